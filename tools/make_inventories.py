@@ -1,0 +1,68 @@
+"""Write the small Sphinx inventories that let the book link to other projects without the network.
+
+Run it after adding a name below: python tools/make_inventories.py
+"""
+
+import zlib
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / "book" / "_inv"
+
+# name, role, page. "$" in a page stands for the name, as in Sphinx's own inventories.
+PYTHON = [
+    *(
+        (name, "py:class", "library/stdtypes.html#$")
+        for name in ("dict", "list", "str", "tuple", "type")
+    ),
+    *(
+        (name, "py:class", "library/functions.html#$") for name in ("bool", "float", "int", "object")
+    ),
+    ("None", "py:data", "library/constants.html#$"),
+    ("pathlib.Path", "py:class", "library/pathlib.html#$"),
+    ("collections.abc.Callable", "py:class", "library/collections.abc.html#$"),
+    ("collections.abc.Iterable", "py:class", "library/collections.abc.html#$"),
+    ("collections.abc.Iterator", "py:class", "library/collections.abc.html#$"),
+    ("collections.abc.Mapping", "py:class", "library/collections.abc.html#$"),
+    ("collections.abc.Sequence", "py:class", "library/collections.abc.html#$"),
+    *(
+        (name, "py:exception", "library/exceptions.html#$")
+        for name in (
+            "FileNotFoundError",
+            "IndexError",
+            "KeyError",
+            "OSError",
+            "RuntimeError",
+            "TypeError",
+            "ValueError",
+        )
+    ),
+]
+TORCH = [
+    ("torch.Tensor", "py:class", "tensors.html#$"),
+    ("torch.device", "py:class", "tensor_attributes.html#$"),
+    ("torch.dtype", "py:class", "tensor_attributes.html#$"),
+    ("torch.Generator", "py:class", "generated/torch.Generator.html#$"),
+    ("torch.nn.Module", "py:class", "generated/torch.nn.Module.html#$"),
+    ("torch.nn.GRUCell", "py:class", "generated/torch.nn.GRUCell.html#$"),
+    ("torch.nn.Linear", "py:class", "generated/torch.nn.Linear.html#$"),
+    ("torch.nn.functional.grid_sample", "py:function", "generated/$.html#$"),
+    ("torch.autograd.gradcheck", "py:function", "generated/$.html#$"),
+]
+
+
+def inventory(project: str, entries: list[tuple[str, str, str]]) -> bytes:
+    """Version 2 of the format: four plain lines, then one compressed line per name."""
+    head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n"
+    head += "# The remainder of this file is compressed using zlib.\n"
+    body = "".join(f"{name} {role} 1 {page} -\n" for name, role, page in entries)
+    return head.encode() + zlib.compress(body.encode(), 9)
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for project, entries in {"python": PYTHON, "torch": TORCH}.items():
+        (FOLDER / f"{project}.inv").write_bytes(inventory(project, entries))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Execute chapters: run the text `book/NAME.md`, write `book/NAME.ipynb` with its outputs beside it.
+
+python tools/run_chapters.py                   every chapter whose text changed since it was last run
+python tools/run_chapters.py --all             every chapter
+python tools/run_chapters.py book/NAME.md ...  these chapters
+
+A second run writes the same bytes: cell ids come from the cells, and no time is recorded.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+CELL_TIMEOUT = 600  # seconds
+
+
+def chapter_texts(book: Path = BOOK) -> list[Path]:
+    """The texts that are paired with a notebook: those whose front matter names Jupytext."""
+    pages = sorted(book.glob("*.md"))
+    return [page for page in pages if "jupytext:" in page.read_text(encoding="utf-8")[:400]]
+
+
+def inputs(notebook) -> list[tuple[str, str, dict]]:
+    """What a chapter says before it is run: each cell's type, source and metadata."""
+    volatile = {"execution", "collapsed", "scrolled"}
+    return [
+        (
+            cell.cell_type,
+            cell.source.rstrip(),
+            {key: value for key, value in cell.metadata.items() if key not in volatile},
+        )
+        for cell in notebook.cells
+    ]
+
+
+def is_stale(text: Path) -> bool:
+    """Whether the notebook is missing, or says something else than the text."""
+    out = text.with_suffix(".ipynb")
+    return not out.exists() or inputs(nbformat.read(out, 4)) != inputs(jupytext.read(text))
+
+
+def stable_ids(sources: list[str]) -> list[str]:
+    """One id per cell, from its source; a repeated source gets a number."""
+    seen = Counter()
+    ids = []
+    for source in sources:
+        digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+        seen[digest] += 1
+        ids.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
+    return ids
+
+
+def run(text: Path) -> Path:
+    """Execute a text from top to bottom and write its notebook, whole or not at all."""
+    notebook = jupytext.read(text)
+    for cell, cell_id in zip(
+        notebook.cells, stable_ids([cell.source for cell in notebook.cells]), strict=True
+    ):
+        cell.id = cell_id
+    NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(text.parent)}},
+    ).execute()
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    notebook.nbformat_minor = 5  # cells have ids
+    out = text.with_suffix(".ipynb")
+    partial = out.with_suffix(".ipynb.partial")
+    try:
+        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        os.replace(partial, out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="every chapter, changed or not")
+    parser.add_argument("chapters", nargs="*", type=Path, help="texts, such as book/02_glimpse.md")
+    options = parser.parse_args(arguments)
+    texts = chapter_texts()
+    if options.chapters:
+        chosen = [path.resolve().with_suffix(".md") for path in options.chapters]
+        for path in chosen:
+            if path not in texts:
+                names = ", ".join(text.name for text in texts)
+                parser.error(f"{path.name} is not a chapter's text; there are: {names}")
+    else:
+        chosen = texts if options.all else [text for text in texts if is_stale(text)]
+    if not chosen:
+        print("every notebook agrees with its text; --all runs them all the same")
+    # One thread: the same numbers on every run, and no waiting for a busy core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("MPLBACKEND", None)  # Agg would leave the figures out
+    for text in chosen:
+        print(f"running {text.relative_to(BOOK.parent)}", flush=True)
+        try:
+            run(text)
+        except CellExecutionError as error:
+            print(f"{text.name}: a cell failed, nothing was written\n{error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
