@@ -1,0 +1,216 @@
+"""The command line: `ramlib list | train | evaluate | table`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+import ramlib
+from ramlib import evaluation, pretrained, recipes, records, tables
+from ramlib.data import mnist
+
+README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def duration(text: str) -> timedelta:
+    """Read `90s`, `45m`, `2h` or `HH:MM:SS`."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours"}
+    try:
+        if text[-1:] in units:
+            return timedelta(**{units[text[-1]]: float(text[:-1])})
+        hours, minutes, seconds = map(int, text.split(":"))
+        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a duration reads like 90s, 45m, 2h or 01:30:00, got {text!r}"
+        ) from None
+
+
+def list_recipes(args: argparse.Namespace) -> None:
+    """One line per recipe: name, row, budget, and its measured error."""
+    ledger = records.read_all()
+    for name, recipe in recipes.RECIPES.items():
+        error = (
+            f"{ledger[name]['metrics']['error']['value']:5.2f} % test error"
+            if name in ledger
+            else "not measured"
+        )
+        print(f"{name:<22} {recipe.updates:>7} updates of {recipe.batch}  {error:<20} {recipe.row}")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train a recipe; write its weights when it is done."""
+    from ramlib import training  # Lightning takes seconds to import
+
+    recipe = recipes.get(args.recipe)
+    changes = {k: v for k in ("seed", "updates", "batch") if (v := getattr(args, k)) is not None}
+    recipe = replace(recipe, **changes)
+    folder = args.runs / recipe.name
+    module, finished = training.train(
+        recipe,
+        folder,
+        resume=args.resume,
+        max_time=args.max_time,
+        accelerator=args.device,
+        devices=args.devices,
+        precision=args.precision,
+        quiet=args.quiet,
+    )
+    if not finished:
+        print(f"stopped at update {module.trainer.global_step} of {recipe.updates}; "
+              f"go on with: ramlib train {recipe.name} --resume")  # fmt: skip
+        return
+    weights = folder / "weights.safetensors"
+    pretrained.save_weights(module.model, weights)
+    print(f"weights: {weights}\nmeasure them with: ramlib evaluate {recipe.name} --run {folder}")
+
+
+def _measure(recipe: recipes.Recipe, model, split: str, images: int, runs: int) -> dict:
+    batches = evaluation.canvases(recipe.task, images, split=split)
+    report = evaluation.evaluate_digits(model, batches, runs=runs)
+    return {name: m.as_dict() for name, m in vars(report).items() if m is not None}
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure a trained recipe; with `--ship`, on the test split, and keep weights and record."""
+    recipe = recipes.get(args.recipe)
+    if args.run is None:
+        model = pretrained.load(args.recipe)
+    else:
+        model = recipe.build().eval()
+        pretrained.load_weights(model, args.run / "weights.safetensors")
+    if not args.ship:
+        metrics = _measure(recipe, model, args.split, args.images, args.runs)
+        for name, metric in metrics.items():
+            print(f"{name:<20} {metric['value']:.2f} %  "
+                  f"({metric['low']:.2f} to {metric['high']:.2f}, n = {metric['n']})")  # fmt: skip
+        return
+    ship(recipe, args.run, args.images)
+
+
+def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
+    """Store the weights of `run` in half precision, measure what was stored, write the record."""
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
+    updates = checkpoint["global_step"]
+    if updates != recipe.updates:
+        raise ValueError(
+            f"ship: {run} stopped at update {updates} of {recipe.updates}; finish it first"
+        )
+    trained = recipe.build()
+    pretrained.load_weights(trained, run / "weights.safetensors")
+    target = pretrained.FOLDER / f"{recipe.name}.safetensors"
+    pretrained.save_weights(
+        trained, target, half=True, notes={"recipe": recipe.name, "version": ramlib.__version__}
+    )
+    model = pretrained.load(recipe.name)
+    metrics = _measure(recipe, model, "test", images, runs=0)
+    validation = _measure(recipe, model, "validation", images, runs=0)
+    metrics["validation_error"] = validation["error"]
+    record = {
+        "recipe": recipe.name,
+        "row": recipe.row,
+        "task": asdict(recipe.task),
+        "model": asdict(recipe.model),
+        "data": f"cluttered canvases of real MNIST: {len(mnist.load('train').labels)} training "
+        f"digits, made fresh; {images} test canvases of "
+        f"{len(mnist.load('test').labels)} test digits, seed {evaluation.TEST_SEED}",
+        "seed": recipe.seed,
+        "updates": updates,
+        "batch": recipe.batch,
+        "images_seen": updates * recipe.batch,
+        "wall_s": round(checkpoint["callbacks"]["Throughput"]["seconds"]),
+        "precision": recipe.precision,
+        "machine": records.machine(),
+        "version": ramlib.__version__,
+        "torch": torch.__version__,
+        "date": records.today(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "multiply_adds": evaluation.multiply_adds(model, recipe.task.image_shape),
+        "metrics": metrics,
+    }
+    print(records.write(record))
+    frame = records.curve(run)
+    path = records.FOLDER / f"{recipe.name}-curve.csv"
+    pretrained.write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
+    print(path)
+
+
+def table(args: argparse.Namespace) -> None:
+    """Print a table, or put all of them into the README between its markers."""
+    if args.readme is None:
+        print(tables.markdown(args.number))
+        return
+    text = args.readme.read_text(encoding="utf-8")
+    if README_BEGIN not in text or README_END not in text:
+        raise ValueError(f"table: {args.readme} has no {README_BEGIN} and {README_END}")
+    before, rest = text.split(README_BEGIN, 1)
+    after = rest.split(README_END, 1)[1]
+    filled = "\n\n".join(tables.markdown(number) for number in tables.ROWS)
+    new = f"{before}{README_BEGIN}\n{filled}\n{README_END}{after}"
+    pretrained.write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
+    print(args.readme)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    top = argparse.ArgumentParser(prog="ramlib", description=ramlib.__doc__)
+    top.add_argument("--version", action="version", version=ramlib.__version__)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    sub = commands.add_parser("list", help="the recipes and what they reach")
+    sub.set_defaults(run_command=list_recipes)
+
+    sub = commands.add_parser("train", help="train a recipe")
+    sub.add_argument("recipe")
+    sub.add_argument("--runs", type=Path, default=Path("runs"), help="folder of training runs")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub.add_argument("--max-time", type=duration, help="stop after 90s, 45m, 2h or 01:30:00")
+    sub.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    sub.add_argument("--devices", type=int, default=1, help="processes that share the batch")
+    sub.add_argument("--precision", help="32-true, 64-true, bf16-mixed or bf16-true")
+    sub.add_argument("--seed", type=int)
+    sub.add_argument("--updates", type=int)
+    sub.add_argument("--batch", type=int)
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.set_defaults(run_command=train)
+
+    sub = commands.add_parser("evaluate", help="measure a trained recipe")
+    sub.add_argument("recipe")
+    sub.add_argument("--run", type=Path, help="folder of a training run; else what ships")
+    sub.add_argument("--split", choices=("validation", "test"), default="validation")
+    sub.add_argument("--images", type=int, default=evaluation.TEST_IMAGES)
+    sub.add_argument("--runs", type=int, default=0, help="noisy passes to average")
+    sub.add_argument("--ship", action="store_true", help="keep weights and record (needs --run)")
+    sub.set_defaults(run_command=evaluate)
+
+    sub = commands.add_parser("table", help="a table of the paper, with our rows")
+    sub.add_argument("number", nargs="?", default="I", choices=tuple(tables.ROWS))
+    sub.add_argument("--readme", type=Path, help="fill this file's results section")
+    sub.set_defaults(run_command=table)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; bad input ends with one line on stderr and exit code 2."""
+    top = parser()
+    args = top.parse_args(arguments)
+    if getattr(args, "ship", False) and args.run is None:
+        top.error("--ship needs --run")
+    try:
+        args.run_command(args)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"ramlib: {error}", file=sys.stderr)
+        return 2
+    except KeyError as error:
+        print(f"ramlib: {error.args[0]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

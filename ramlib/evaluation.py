@@ -1,0 +1,207 @@
+"""What a model is worth: errors with confidence intervals, noisy averages, ensembles, misses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from ramlib._checks import require
+from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits
+from ramlib.data.mnist import Split
+from ramlib.glimpse import GlimpseGrid
+from ramlib.model import RecurrentAttentionModel
+
+# The canvases of the test are made from this seed, which no training uses.
+TEST_SEED = 2016
+TEST_IMAGES = 20_000
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A share of cases, in percent, with its 95 % interval.
+
+    Args:
+        value: `100 * hits / n`.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        n: number of cases.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float]:
+        """For a record."""
+        return {key: round(value, 3) for key, value in asdict(self).items()}
+
+
+def share(hits: int, n: int) -> Measure:
+    """`hits` of `n` in percent, with Wilson's 95 % interval.
+
+    Raises:
+        ValueError: unless 0 <= hits <= n and n >= 1.
+
+    Wilson (1927).
+    """
+    require(n >= 1 and 0 <= hits <= n, f"share: 0 <= hits <= n must hold, got {hits} of {n}")
+    z = 1.959964
+    p, z2 = hits / n, z * z / n
+    middle = (p + z2 / 2) / (1 + z2)
+    half = z / (1 + z2) * math.sqrt(p * (1 - p) / n + z2 / (4 * n))
+    # At 0 and n hits an end of the interval is exact, and rounding would cross it.
+    return Measure(100 * p, 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0), n)
+
+
+def canvases(
+    task: ClutteredDigits,
+    images: int = TEST_IMAGES,
+    *,
+    split: Split = "test",
+    seed: int = TEST_SEED,
+    batch: int = BATCH,
+    device: torch.device | str = "cpu",
+) -> Iterator[CanvasBatch]:
+    """Batches of canvases, the same ones every time: `images` of them, made from `seed`."""
+    require(images >= 1, f"canvases: images must be at least 1, got {images}")
+    generator = torch.Generator(device).manual_seed(seed)
+    for start in range(0, images, batch):
+        yield task.sample(min(batch, images - start), split=split, generator=generator)
+
+
+def probabilities(
+    model: RecurrentAttentionModel, images: Float[Tensor, "B C H W"], *, runs: int = 0
+) -> Float[Tensor, "B classes"]:
+    """Class probabilities after the last look.
+
+    Args:
+        model: in evaluation mode.
+        images: as `model` takes them.
+        runs: 0 for one deterministic pass; otherwise the mean of so many passes with noisy grids,
+            as Section IV-B of Semeniuta & Barth (2016) averages them.
+    """
+    if runs == 0:
+        return model(images, noisy=False).logits[:, -1].softmax(-1)
+    passes = [model(images, noisy=True).logits[:, -1].softmax(-1) for _ in range(runs)]
+    return torch.stack(passes).mean(0)
+
+
+def ensemble(
+    models: list[RecurrentAttentionModel], images: Float[Tensor, "B C H W"], *, runs: int = 0
+) -> Float[Tensor, "B classes"]:
+    """Mean of several models' probabilities."""
+    require(len(models) >= 1, "ensemble: models must hold at least one model, got none")
+    return torch.stack([probabilities(model, images, runs=runs) for model in models]).mean(0)
+
+
+def found(
+    grids: GlimpseGrid, corners: Int64[Tensor, "B 2"], size: int, image_size: tuple[int, int]
+) -> Bool[Tensor, " B"]:
+    """Whether a model's last look found the digit.
+
+    It did if the window's centre lies within the digit's 28x28 box and neither of the window's
+    sides is over twice the box's. A window on the whole canvas has found nothing.
+
+    Args:
+        grids: of shape `(B, T)`.
+        corners: top-left pixels of the digits' boxes, x before y.
+        size: N, side of the glimpse.
+        image_size: `(H, W)`.
+    """
+    last = grids[:, -1]
+    left, top, right, bottom = last.boxes(size, image_size).unbind(-1)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    inside = (
+        (x >= corners[:, 0])
+        & (x <= corners[:, 0] + DIGIT_SIDE)
+        & (y >= corners[:, 1])
+        & (y <= corners[:, 1] + DIGIT_SIDE)
+    )
+    small = torch.maximum(right - left, bottom - top) <= 2 * DIGIT_SIDE
+    return inside & small
+
+
+@dataclass(frozen=True)
+class DigitReport:
+    """What is measured of a model on one digit per canvas.
+
+    Args:
+        error: share of canvases named wrongly.
+        missed: share of canvases whose digit the last look did not find; see `found`.
+        error_where_missed: share of the errors that were made on missed digits: the errors due to
+            mislocalisation. None for a model without errors.
+    """
+
+    error: Measure
+    missed: Measure
+    error_where_missed: Measure | None
+
+
+def _in_evaluation_mode(model: nn.Module) -> None:
+    require(
+        not model.training,
+        "evaluation: model must be in evaluation mode, got one in training mode; "
+        "call model.eval() first",
+    )
+
+
+@torch.inference_mode()
+def evaluate_digits(
+    model: RecurrentAttentionModel, batches: Iterator[CanvasBatch], *, runs: int = 0
+) -> DigitReport:
+    """Error and misses of `model` over `batches` of one-digit canvases.
+
+    Args:
+        model: in evaluation mode.
+        batches: from `canvases`.
+        runs: noisy passes to average; 0 for one deterministic pass. Misses are always counted on
+            the deterministic pass.
+
+    Raises:
+        ValueError: if `model` is in training mode.
+    """
+    _in_evaluation_mode(model)
+    n = wrong = missed = both = 0
+    for batch in batches:
+        rollout = model(batch.images, noisy=False)
+        chances = (
+            rollout.logits[:, -1] if runs == 0 else probabilities(model, batch.images, runs=runs)
+        )
+        is_wrong = chances.argmax(-1) != batch.labels
+        is_missed = ~found(
+            rollout.grids, batch.corners[:, 0], model.config.size, model.image_shape[1:]
+        )
+        n += len(batch.labels)
+        wrong += int(is_wrong.sum())
+        missed += int(is_missed.sum())
+        both += int((is_wrong & is_missed).sum())
+    return DigitReport(share(wrong, n), share(missed, n), share(both, wrong) if wrong else None)
+
+
+@torch.inference_mode()
+def error_rate(
+    classify: Callable[[Tensor], Tensor], batches: Iterator[CanvasBatch]
+) -> Measure:
+    """Share of canvases that `classify` (images to scores or probabilities) names wrongly."""
+    n = wrong = 0
+    for batch in batches:
+        wrong += int((classify(batch.images).argmax(-1) != batch.labels).sum())
+        n += len(batch.labels)
+    return share(wrong, n)
+
+
+def multiply_adds(model: nn.Module, image_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one image's forward pass, counted by torch's own flop counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(model.parameters()).device
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *image_shape, device=device))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,199 @@
+"""The recurrent attention model: eqs. 1-4 of Semeniuta & Barth (2016) in one loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ramlib._checks import require, require_images
+from ramlib.attention import AttentionPolicy, Window, shift_penalty
+from ramlib.glimpse import GlimpseGrid, read_glimpse
+from ramlib.networks import (
+    ClassificationNetwork,
+    ContextNetwork,
+    ConvGlimpseNetwork,
+    DenseGlimpseNetwork,
+)
+from ramlib.recurrence import RECURRENCES
+
+EYES = {
+    "dense": {},
+    "conv-3": {"widths": (16, 32, 32)},
+    "conv-5": {"widths": (16, 32, 32, 32, 32)},
+}
+
+
+@dataclass(frozen=True)
+class RAMConfig:
+    """All that shapes a `RecurrentAttentionModel`, apart from the images and the classes.
+
+    Args:
+        glimpses: T, looks per image.
+        size: N, side of a glimpse.
+        hidden: size of `h1`, `h2` and of every feature vector.
+        eye: glimpse network: `dense`, `conv-3` or `conv-5`.
+        context: whether the context network exists.
+        shrink: factor by which the context network averages the image down.
+        window: start and limits of the attention window.
+        relative: regress shifts of the centre in place of centres.
+        penalised_step: the look, counted from 1, at which eq. 5 is charged; None for never.
+        alpha: half-width of the noise on the grid.
+        recurrence: `top-down` (the paper's), `bottom-up` or `one-layer`.
+        dropout: on the glimpse network's output.
+        recurrent_dropout: on the candidate states.
+        supervision: classify after the `last` look only, or after `all` of them.
+    """
+
+    glimpses: int = 4
+    size: int = 12
+    hidden: int = 256
+    eye: Literal["dense", "conv-3", "conv-5"] = "dense"
+    context: bool = True
+    shrink: int = 2
+    window: Window = field(default_factory=Window)
+    relative: bool = False
+    penalised_step: int | None = None
+    alpha: float = 0.0
+    recurrence: Literal["top-down", "bottom-up", "one-layer"] = "top-down"
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    supervision: Literal["last", "all"] = "last"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("eye", tuple(EYES)),
+            ("recurrence", tuple(RECURRENCES)),
+            ("supervision", ("last", "all")),
+        ):
+            value = getattr(self, name)
+            require(
+                value in allowed,
+                f"RAMConfig: {name} must be one of {', '.join(allowed)}, got {value!r}",
+            )
+        require(self.glimpses >= 1, f"RAMConfig: glimpses must be at least 1, got {self.glimpses}")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """All that happened while the model looked.
+
+    Args:
+        logits: class scores after every look.
+        grids: where it looked, of shape `(B, T)`.
+        glimpses: what it saw there.
+        shifts: by how much each centre moved, before any noise.
+    """
+
+    logits: Float[Tensor, "B T classes"]
+    grids: GlimpseGrid
+    glimpses: Float[Tensor, "B T C N N"]
+    shifts: Float[Tensor, "B T 2"]
+
+
+class RecurrentAttentionModel(nn.Module):
+    """Looks T times, then names the class.
+
+    Args:
+        config: the architecture.
+        image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
+        classes: number of classes.
+
+    Raises:
+        ValueError: if an image is smaller than a glimpse.
+    """
+
+    def __init__(
+        self, config: RAMConfig, image_shape: tuple[int, int, int], classes: int
+    ) -> None:
+        super().__init__()
+        channels, *image_size = image_shape
+        require(
+            min(image_size) >= config.size,
+            f"RecurrentAttentionModel: images of shape {tuple(image_shape)} are smaller than the "
+            f"glimpse, whose size is {config.size}",
+        )
+        self.config, self.image_shape, self.classes = config, tuple(image_shape), classes
+        width = config.hidden
+        self.f_context = (
+            ContextNetwork(image_shape, width, shrink=config.shrink) if config.context else None
+        )
+        if config.eye == "dense":
+            self.f_glimpse = DenseGlimpseNetwork(channels, config.size, width)
+        else:
+            self.f_glimpse = ConvGlimpseNetwork(channels, config.size, width, **EYES[config.eye])
+        self.f_rec = RECURRENCES[config.recurrence](
+            width, width if config.context else 0, width, config.recurrent_dropout
+        )
+        self.f_ext = AttentionPolicy(
+            width,
+            config.size,
+            tuple(image_size),
+            config.window,
+            relative=config.relative,
+            alpha=config.alpha,
+        )
+        self.f_class = ClassificationNetwork(width, classes)
+
+    def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
+        """Look at each image T times.
+
+        Args:
+            images: pixels in [0, 1].
+            noisy: corrupt the grids; by default only while training.
+        """
+        noisy = self.training if noisy is None else noisy
+        if torch.is_autocast_enabled(images.device.type):
+            # Once, and not again at every glimpse.
+            images = images.to(torch.get_autocast_dtype(images.device.type))
+        context = self.f_context(images) if self.f_context is not None else None
+        state = self.f_rec.begin(context, len(images))
+        grid, grids, glimpses, shifts, memories = None, [], [], [], []
+        for _ in range(self.config.glimpses):
+            state = self.f_rec.look(state)  # eq. 1
+            grid, shift = self.f_ext(state.h2, grid, noisy=noisy)  # eq. 2: where
+            g = read_glimpse(images, grid, self.config.size, support=self.f_ext.support)  # what
+            features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
+            state = self.f_rec.see(state, features)  # eq. 3
+            grids.append(grid)
+            glimpses.append(g)
+            shifts.append(shift)
+            memories.append(state.h1)
+        return Rollout(
+            self.f_class(torch.stack(memories, 1)),  # eq. 4
+            GlimpseGrid.stack(grids),
+            torch.stack(glimpses, 1),
+            torch.stack(shifts, 1),
+        )
+
+    def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+        """Cross-entropy of the supervised looks, plus the shift penalty where it is charged."""
+        logits = rollout.logits
+        if self.config.supervision == "last":
+            value = F.cross_entropy(logits[:, -1], labels)
+        else:
+            looks = logits.shape[1]
+            value = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(looks))
+        if self.config.penalised_step is not None:
+            value = value + shift_penalty(rollout.shifts[:, self.config.penalised_step - 1]).mean()
+        return value
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the attention policy, which learn at a rate of their own."""
+        return list(self.f_ext.parameters())
+
+    @torch.inference_mode()
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Int64[Tensor, " B"]:
+        """The class of each image, from the last look.
+
+        Raises:
+            TypeError: if `images` is not a floating-point tensor.
+            ValueError: if its shape or range is wrong, it is empty, or it is not finite.
+        """
+        channels, *size = self.image_shape
+        require_images("predict", images, channels=channels, size=tuple(size))
+        return self(images).logits[:, -1].argmax(-1)

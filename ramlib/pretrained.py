@@ -1,0 +1,112 @@
+"""Weights that ship: `load` by recipe name, and how they are written and read without pickle."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ramlib import recipes
+from ramlib.model import RecurrentAttentionModel
+
+FOLDER = Path(__file__).parent / "weights"
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(temporary path)` and put the result at `path` in one move.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        # mkstemp makes files for their owner alone; give this one the usual rights.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def save_weights(
+    model: torch.nn.Module, path: Path | str, *, half: bool = False, notes: dict[str, str] = {}
+) -> None:
+    """Write a model's weights as safetensors, in half precision if asked.
+
+    Args:
+        model: any module.
+        path: the file; written in one move, so an interrupted call leaves the old one.
+        half: store float16.
+        notes: strings kept in the file's header.
+
+    Raises:
+        OSError: if `path` cannot be written.
+    """
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    write_atomically(Path(path), lambda temporary: save_file(state, temporary, dict(notes)))
+
+
+def load_weights(model: torch.nn.Module, path: Path | str) -> None:
+    """Read weights into `model`, in the model's own precision.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or holds another model's weights.
+    """
+    path = Path(path)
+    cure = "reinstall ramlib, or train the recipe again with `ramlib train`"
+    if not path.is_file():
+        raise FileNotFoundError(f"load_weights: no file {path}; {cure}")
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"load_weights: {path} is damaged ({error}); {cure}") from error
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"load_weights: {path} holds another model's weights: {error}") from error
+
+
+def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Copy what fits by name and shape from `state`; return the names that kept fresh weights."""
+    own = model.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fits, strict=False)
+    return sorted(set(own) - set(fits))
+
+
+def shipped() -> list[str]:
+    """Names of the recipes whose weights ship, in the order of the recipes."""
+    return [name for name in recipes.RECIPES if (FOLDER / f"{name}.safetensors").is_file()]
+
+
+def load(name: str, device: torch.device | str = "cpu") -> RecurrentAttentionModel:
+    """A trained model by its recipe's name, in evaluation mode.
+
+    Raises:
+        KeyError: if no recipe has this name; the message suggests the nearest.
+        FileNotFoundError: if its weights do not ship.
+        ValueError: if they are damaged.
+    """
+    recipe = recipes.get(name)
+    path = FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load: no weights ship for {name!r}; they do for {', '.join(shipped()) or 'none'}. "
+            f"Train it with `ramlib train {name}`"
+        )
+    model = recipe.build()
+    load_weights(model, path)
+    return model.eval().to(device)

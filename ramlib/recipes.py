@@ -1,0 +1,111 @@
+"""One value per row of a table: task, model, budget, and what to expect of it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+
+import torch
+
+from ramlib._checks import require
+from ramlib.attention import Window
+from ramlib.data.cluttered import ClutteredDigits
+from ramlib.model import RAMConfig, RecurrentAttentionModel
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a trained model. The same recipe on the same machine gives the same weights.
+
+    Args:
+        name: how the command line and `ramlib.load` call it.
+        row: how a table calls it.
+        task: where images and labels come from.
+        model: the architecture.
+        updates: optimiser steps.
+        batch: images per step, each made fresh.
+        rate: Adam's learning rate, warmed up linearly and then brought to 0 along a cosine.
+        policy_share: the attention policy learns at this share of `rate`. A fast policy runs into
+            a corner of the image and stays there.
+        warmup: steps of the warm-up.
+        clip: largest norm of the gradient.
+        seed: of the initial weights, the images and all noise.
+        precision: of the training step, in Lightning's words.
+        start: recipe whose shipped weights the model starts from, but for what does not fit.
+        expects: error and cost to expect.
+    """
+
+    name: str
+    row: str
+    task: ClutteredDigits
+    model: RAMConfig
+    updates: int
+    batch: int = 128
+    rate: float = 1e-3
+    policy_share: float = 0.2
+    warmup: int = 200
+    clip: float = 0.5
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    start: str | None = None
+    expects: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("updates", "batch"):
+            value = getattr(self, field)
+            require(value >= 1, f"Recipe: {field} must be at least 1, got {value}")
+        for field in ("rate", "clip"):
+            value = getattr(self, field)
+            require(value > 0, f"Recipe: {field} must be above 0, got {value}")
+
+    def build(self) -> RecurrentAttentionModel:
+        """The model with fresh weights, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return RecurrentAttentionModel(self.model, self.task.image_shape, self.task.classes)
+
+
+DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="all")
+DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervision="all")
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="digit",
+            row="Ours, without context",
+            task=ClutteredDigits("digit"),
+            model=DIGIT,
+            updates=50_000,
+        ),
+        Recipe(
+            name="digit-context",
+            row="Ours, with context",
+            task=ClutteredDigits("digit"),
+            model=DIGIT_CONTEXT,
+            updates=60_000,
+        ),
+        Recipe(
+            name="digit-context-conv",
+            row="Ours, with context and a convolutional glimpse network",
+            task=ClutteredDigits("digit"),
+            model=replace(DIGIT_CONTEXT, eye="conv-3"),
+            updates=30_000,
+        ),
+    )
+}
+
+
+def get(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        KeyError: if there is none; the message suggests the nearest name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    nearest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
+    raise KeyError(
+        f"get: no recipe is called {name!r}; did you mean {nearest[0]!r}? "
+        f"The recipes are {', '.join(RECIPES)}"
+    )

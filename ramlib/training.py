@@ -1,0 +1,237 @@
+"""One LightningModule around any model of the book; nothing model-specific lives here.
+
+A step's images and noise are functions of the recipe's seed and the step's number alone. So a
+training that is killed and resumed sees what it would have seen, and ends at the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ramlib._checks import require
+from ramlib.recipes import Recipe
+
+# float16 is left out: its scaled gradients would have to be unscaled before they are clipped.
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
+VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512
+
+
+def warmed_cosine(step: int, warmup: int, updates: int) -> float:
+    """Share of the learning rate at `step`: a linear warm-up, under a cosine that ends at 0."""
+    return min((step + 1) / max(warmup, 1), (1 + math.cos(math.pi * step / updates)) / 2)
+
+
+class _Ticks(IterableDataset):
+    """An endless stream of nothing: a step makes its own images, on its own device."""
+
+    def __iter__(self):
+        while True:
+            yield 0
+
+
+class Training(pl.LightningModule):
+    """Trains the model of one recipe.
+
+    Args:
+        recipe: the recipe.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = recipe.build()
+
+    def sample(self, count: int, split: str, seed: int):
+        """A batch made on this process's device, from `seed` alone."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.recipe.task.sample(count, split=split, generator=generator)
+
+    def training_step(self, _: Tensor, __: int) -> Tensor:
+        """Make a batch, look at it, and return the loss."""
+        step = self.global_step * self.trainer.world_size + self.global_rank
+        seed = (self.recipe.seed << 32) + step
+        torch.manual_seed(seed)  # dropout and grid noise
+        batch = self.sample(self.recipe.batch // self.trainer.world_size, "train", seed)
+        loss = self.model.loss(self.model(batch.images), batch.labels)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, _: Tensor, index: int) -> None:
+        """Count errors on validation canvases, the same ones each time."""
+        batch = self.sample(VALIDATION_BATCH, "validation", index)
+        wrong = self.model(batch.images).logits[:, -1].argmax(-1) != batch.labels
+        self.log(
+            "validation error, %",
+            100 * wrong.float().mean(),
+            prog_bar=True,
+            batch_size=VALIDATION_BATCH,
+            sync_dist=True,
+        )
+
+    def configure_gradient_clipping(self, optimizer, *_, **__) -> None:
+        """Clip the norm here, since Lightning's own clipping refuses a fused optimiser."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
+        self.log("gradient norm", norm)
+
+    def configure_optimizers(self):
+        """Adam with two rates, one for the policy, both warmed up and brought to 0."""
+        recipe = self.recipe
+        policy = self.model.policy_parameters()
+        chosen = {id(parameter) for parameter in policy}
+        rest = [p for p in self.model.parameters() if id(p) not in chosen]
+        optimiser = torch.optim.Adam(
+            [{"params": rest}, {"params": policy, "lr": recipe.rate * recipe.policy_share}],
+            lr=recipe.rate,
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: warmed_cosine(step, recipe.warmup, recipe.updates)
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def train_dataloader(self) -> DataLoader:
+        """Ticks; see `training_step`."""
+        return DataLoader(_Ticks(), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """One tick per validation batch."""
+        return DataLoader(range(VALIDATION_BATCHES), batch_size=None)
+
+
+class Throughput(Callback):
+    """Writes images per second beside the loss, and keeps the wall time across resumptions."""
+
+    def __init__(self, every: int = 50) -> None:
+        self.every, self.seconds = every, 0.0
+
+    def on_train_start(self, trainer, module) -> None:
+        """Start the clock."""
+        self._begun = self._last = time.perf_counter()
+        self._before = self.seconds
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        """Read the clock."""
+        now = time.perf_counter()
+        self.seconds = self._before + now - self._begun
+        if trainer.global_step % self.every == 0:
+            rate = self.every * module.recipe.batch / (now - self._last)
+            self._last = now
+            module.log("images/s", rate, prog_bar=True)
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up where the checkpoint left off."""
+        self.seconds = state["seconds"]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    max_time: timedelta | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str | None = None,
+    checkpoint_every: int = 500,
+    quiet: bool = False,
+) -> tuple[Training, bool]:
+    """Train a recipe in `folder`, which receives `last.ckpt` and the learning curve as CSV.
+
+    Args:
+        recipe: what to train.
+        folder: made if absent.
+        resume: go on from `folder/last.ckpt` if it is there.
+        max_time: stop after so long, leaving a checkpoint.
+        accelerator: Lightning's word for the device: `auto`, `cpu`, `gpu`.
+        devices: number of processes; the batch is shared out among them.
+        precision: Lightning's word for it; the recipe's when left out.
+        checkpoint_every: updates between checkpoints and between validations.
+        quiet: without a progress bar.
+
+    Returns:
+        The trained module, and whether it reached the recipe's last update.
+
+    Raises:
+        ValueError: if the batch does not divide among the processes.
+        FileExistsError: if `folder` holds a checkpoint and `resume` is False.
+        OSError: if `folder` cannot be written.
+    """
+    precision = precision or recipe.precision
+    require(
+        precision in PRECISIONS,
+        f"train: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
+    )
+    require(
+        recipe.batch % devices == 0,
+        f"train: a batch of {recipe.batch} does not divide among {devices} devices",
+    )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "last.ckpt"
+    if checkpoint.exists() and not resume:
+        raise FileExistsError(
+            f"train: {checkpoint} exists; resume it, or choose another folder"
+        )
+    done = 0
+    if checkpoint.exists():
+        done = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]
+    module = Training(recipe)
+    callbacks: list[Callback] = [
+        # Throughput first: a checkpoint then holds the time of the step it was made after.
+        Throughput(),
+        ModelCheckpoint(
+            folder,
+            "last",
+            every_n_train_steps=checkpoint_every,
+            save_on_exception=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if not quiet:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=precision,
+        max_steps=recipe.updates,
+        max_time=max_time,
+        val_check_interval=checkpoint_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        logger=CSVLogger(folder, name="curve", version=f"from-{done:07d}"),
+        log_every_n_steps=50,
+        callbacks=callbacks,
+        enable_progress_bar=not quiet,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        # The loaders yield numbers, so worker processes would only get in the way.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__`.*")
+        trainer.fit(
+            module,
+            ckpt_path=checkpoint if checkpoint.exists() else None,
+            weights_only=True,
+        )
+    trainer.save_checkpoint(checkpoint)
+    return module, trainer.global_step >= recipe.updates
