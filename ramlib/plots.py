@@ -175,11 +175,10 @@ def window_line(t: int) -> dict:
 
 
 def show_glimpse(ax: Axes, glimpse: Float[Tensor, "C N N"], t: int) -> Axes:
-    """Draw what look `t` (from 0) saw, in a frame like that of its window."""
+    """Draw what look `t` (from 0) saw, with its window's number and colour around it."""
     show_image(ax, glimpse)
-    line = window_line(t)
     for spine in ax.spines.values():
-        spine.set(visible=True, linewidth=2.5, **line)
+        spine.set(visible=True, linewidth=2.5, edgecolor=window_line(t)["edgecolor"])
     ax.set_title(str(t + 1), fontsize=9, fontweight="bold")
     return ax
 
@@ -248,7 +247,7 @@ def show_filterbank(ax: Axes, weights: Float[Tensor, "N A"]) -> Axes:
         ax: where to draw.
         weights: `F[i, a]`, as `gaussian_filterbank` returns it for one image.
     """
-    ax.imshow(weights.detach().float().cpu(), aspect="auto", cmap="cividis", vmin=0)
+    ax.imshow(_pixels(weights), aspect="auto", cmap="cividis", vmin=0)
     ax.set(xlabel="pixel $a$", ylabel="filter $i$")
     ax.yaxis.get_major_locator().set_params(integer=True)
     return ax

@@ -1,0 +1,224 @@
+"""The book's figures: what is drawn where, and that nothing is told by colour alone."""
+
+import ast
+import itertools
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from ramlib import plots
+from ramlib.glimpse import GlimpseGrid
+from ramlib.model import Rollout
+
+LOOKS, SIZE, SIDE = 3, 5, 20
+
+
+@pytest.fixture
+def ax():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+@pytest.fixture
+def figures():
+    yield
+    plt.close("all")
+
+
+def grids(c_x, c_y, delta):
+    looks = len(c_x)
+    return GlimpseGrid(
+        *map(torch.tensor, (c_x, c_y, [delta] * looks, [delta] * looks)),
+        torch.ones(looks),
+        torch.ones(looks),
+    )
+
+
+@pytest.fixture(scope="module")
+def rollout():
+    generator = torch.Generator().manual_seed(0)
+    parameters = torch.rand(6, 2, LOOKS, generator=generator)
+    return torch.rand(2, 1, SIDE, SIDE, generator=generator), Rollout(
+        logits=torch.zeros(2, LOOKS, 10),
+        grids=GlimpseGrid(*parameters),
+        glimpses=torch.rand(2, LOOKS, 1, SIZE, SIZE, generator=generator),
+        shifts=torch.zeros(2, LOOKS, 2),
+    )
+
+
+def rectangles(axes):
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+
+
+def luminance(colour):
+    """Relative luminance, WCAG 2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+class TestShowImage:
+    @pytest.mark.parametrize("shape", [(4, 6), (1, 4, 6), (3, 4, 6)])
+    def test_draws_pixels_in_the_coordinates_of_boxes(self, ax, shape):
+        plots.show_image(ax, torch.rand(shape))
+        left, right, bottom, top = ax.images[0].get_extent()
+        assert (left, top, right, bottom) == (0, 0, 6, 4)
+        assert ax.get_ylim() == (4, 0)
+
+    def test_keeps_the_pixels(self, ax):
+        image = torch.rand(3, 4, 6)
+        plots.show_image(ax, image)
+        assert torch.equal(torch.as_tensor(ax.images[0].get_array().data), image.permute(1, 2, 0))
+
+    def test_black_is_zero_and_white_is_one(self, ax):
+        plots.show_image(ax, torch.full((4, 6), 0.5))
+        assert ax.images[0].get_clim() == (0, 1)
+
+    @pytest.mark.usefixtures("as_installed")
+    def test_refuses_two_channels(self, ax):
+        with pytest.raises(
+            ValueError, match=r"show_image: image must have shape .* got \(2, 4, 6\)"
+        ):
+            plots.show_image(ax, torch.rand(2, 4, 6))
+
+
+class TestDrawWindows:
+    def test_outlines_the_boxes(self, ax):
+        # A 5 x 5 grid of 2-pixel cells on 20 pixels, centred: from 5 to 15.
+        plots.draw_windows(ax, grids([0.0], [0.0], 2.0), SIZE, (SIDE, SIDE))
+        (window,) = rectangles(ax)
+        assert window.get_bbox().extents == pytest.approx([5, 5, 15, 15])
+
+    def test_cuts_a_window_at_the_border(self, ax):
+        # Centred on the first column and the last row: half of it is outside.
+        plots.draw_windows(ax, grids([-1.0], [1.0], 2.0), SIZE, (SIDE, SIDE))
+        (window,) = rectangles(ax)
+        assert window.get_bbox().extents == pytest.approx([0, 14.5, 5.5, 20])
+
+    def test_numbers_the_looks_from_one(self, ax):
+        plots.draw_windows(ax, grids([0.0, 0.5], [0.0, 0.5], 1.0), SIZE, (SIDE, SIDE))
+        assert [text.get_text() for text in ax.texts] == ["1", "2"]
+
+    def test_takes_labels(self, ax):
+        plots.draw_windows(ax, grids([0.0], [0.0], 1.0), SIZE, (SIDE, SIDE), ["here"])
+        assert [text.get_text() for text in ax.texts] == ["here"]
+
+    def test_refuses_labels_of_another_length(self, ax):
+        with pytest.raises(ValueError, match="draw_windows: labels must have length 1, got 2"):
+            plots.draw_windows(ax, grids([0.0], [0.0], 1.0), SIZE, (SIDE, SIDE), ["a", "b"])
+
+    def test_refuses_a_batch_of_rollouts(self, ax, rollout):
+        with pytest.raises(ValueError, match=r"grids must have shape \(T,\), got \(2, 3\)"):
+            plots.draw_windows(ax, rollout[1].grids, SIZE, (SIDE, SIDE))
+
+    def test_four_looks_differ_in_colour_and_in_style(self):
+        lines = [plots.window_line(t) for t in range(4)]
+        for one, other in itertools.combinations(lines, 2):
+            assert one["edgecolor"] != other["edgecolor"]
+            assert one["linestyle"] != other["linestyle"]
+
+    def test_every_colour_stands_out_on_black(self):
+        # WCAG asks a contrast of 3 of graphics; black has luminance 0.
+        for colour in plots.WINDOW_COLOURS:
+            assert (luminance(colour) + 0.05) / 0.05 >= 3
+
+
+@pytest.mark.usefixtures("figures")
+class TestShowRollouts:
+    def test_draws_the_image_and_every_glimpse(self, rollout):
+        images, result = rollout
+        axes = plots.show_rollouts(images, result, ["a", "b"])
+        assert axes.shape == (2, LOOKS + 1)
+        for b, t in itertools.product(range(2), range(LOOKS)):
+            drawn = torch.as_tensor(axes[b, t + 1].images[0].get_array().data)
+            assert torch.equal(drawn, result.glimpses[b, t, 0])
+        assert [axis.get_title() for axis in axes[:, 0]] == ["a", "b"]
+
+    def test_frames_a_glimpse_in_the_colour_of_its_window(self, rollout):
+        row = plots.show_rollouts(*rollout)[0]
+        for window, axis in zip(rectangles(row[0]), row[1:], strict=True):
+            assert axis.spines["left"].get_edgecolor() == window.get_edgecolor()
+
+    def test_refuses_a_row_of_another_length(self, rollout):
+        images, result = rollout
+        _, axes = plt.subplots(1, LOOKS)
+        with pytest.raises(ValueError, match="axes must have length 4 for 3 glimpses, got 3"):
+            plots.show_rollout(axes, images[0], result.grids[0], result.glimpses[0])
+
+
+def test_show_filterbank_has_a_row_per_filter(ax):
+    weights = torch.rand(5, 20)
+    plots.show_filterbank(ax, weights)
+    assert torch.equal(torch.as_tensor(ax.images[0].get_array().data), weights)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [1, 2]])
+def test_plot_curves_differ_in_colour_and_in_dash(ax, names):
+    frame = pd.DataFrame(
+        {"x": [0, 1] * 2, "y": [0, 1, 1, 2], "run": [n for n in names for _ in "xy"]}
+    )
+    plots.plot_curves(frame, "x", "y", "run", ax)
+    first, second = ax.lines[:2]
+    assert first.get_color() != second.get_color()
+    assert first._unscaled_dash_pattern != second._unscaled_dash_pattern
+
+
+@pytest.fixture(scope="module")
+def frames(rollout, tmp_path_factory):
+    images, result = rollout
+    animation = plots.animate_rollout(images[0], result.grids[0], result.glimpses[0])
+    path = plots.save_animation(animation, tmp_path_factory.mktemp("gif") / "look.gif", seconds=0.5)
+    assert [entry.name for entry in path.parent.iterdir()] == ["look.gif"]
+    with Image.open(path) as gif:
+        found = []
+        for index in range(gif.n_frames):
+            gif.seek(index)
+            found.append((gif.info["duration"], gif.convert("RGB").copy()))
+        return found, gif.info["loop"]
+
+
+class TestAnimation:
+    def test_has_a_frame_before_the_looks_and_one_for_each(self, frames):
+        assert len(frames[0]) == LOOKS + 1
+
+    def test_every_look_adds_ink(self, frames):
+        white = [sum(p == (255, 255, 255) for p in f.get_flattened_data()) for _, f in frames[0]]
+        assert all(later < earlier for earlier, later in itertools.pairwise(white))
+
+    def test_keeps_its_time_and_repeats(self, frames):
+        assert {duration for duration, _ in frames[0]} == {500}
+        assert frames[1] == 0  # for ever
+
+    def test_leaves_nothing_behind_when_the_folder_is_missing(self, rollout, tmp_path):
+        images, result = rollout
+        animation = plots.animate_rollout(images[0], result.grids[0], result.glimpses[0])
+        with pytest.raises(OSError):
+            plots.save_animation(animation, tmp_path / "missing" / "look.gif")
+        assert list(tmp_path.iterdir()) == []
+        animation._draw_was_started = True  # else matplotlib warns that it was never shown
+
+
+class TestShowSource:
+    def test_is_the_function_without_its_docstring(self):
+        shown = plots.show_source(plots.window_line).data
+        head, *code, fence = shown.splitlines()
+        assert (head, fence) == ("```python", "```")
+        (function,) = ast.parse("\n".join(code)).body
+        assert function.name == "window_line"
+        assert ast.get_docstring(function) is None
+        assert '"linestyle": WINDOW_STYLES[t % len(WINDOW_STYLES)],' in shown
+
+    def test_shows_a_method_at_the_margin(self):
+        assert plots.show_source(GlimpseGrid.map).data.splitlines()[1].startswith("def map(")
+
+
+def test_book_style_is_drawn_on_white():
+    with mpl.rc_context():
+        plots.use_book_style()
+        assert mpl.rcParams["figure.facecolor"] == mpl.rcParams["savefig.facecolor"] == "white"
