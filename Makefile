@@ -57,7 +57,7 @@ chapters: $(READY) ## run the chapters whose text changed (ALL=1: every one; CHA
 # ---- experiments ----
 
 .PHONY: train
-train: $(READY) ## train a recipe: make train RECIPE=digit-context (ARGS="--max-time 00:01:00:00" for more)
+train: $(READY) ## train a recipe: make train RECIPE=digit-context (ARGS="--resume --max-time 1h" for more)
 	@test -n "$(RECIPE)" || { echo "name a recipe, as in: make train RECIPE=digit-context" >&2; $(BIN)/ramlib list >&2; exit 2; }
 	$(BIN)/ramlib train $(RECIPE) $(ARGS)
 

@@ -15,7 +15,8 @@ PYTHON = [
         for name in ("dict", "list", "str", "tuple", "type")
     ),
     *(
-        (name, "py:class", "library/functions.html#$") for name in ("bool", "float", "int", "object")
+        (name, "py:class", "library/functions.html#$")
+        for name in ("bool", "float", "int", "object")
     ),
     ("None", "py:data", "library/constants.html#$"),
     ("pathlib.Path", "py:class", "library/pathlib.html#$"),
@@ -38,16 +39,33 @@ PYTHON = [
     ),
 ]
 TORCH = [
-    ("torch.Tensor", "py:class", "tensors.html#$"),
+    *(
+        (name, "py:class", "tensors.html#torch.Tensor")
+        for name in ("torch.Tensor", "Tensor")  # jaxtyping prints the short name
+    ),
+    ("torch.Size", "py:class", "size.html#$"),
     ("torch.device", "py:class", "tensor_attributes.html#$"),
     ("torch.dtype", "py:class", "tensor_attributes.html#$"),
-    ("torch.Generator", "py:class", "generated/torch.Generator.html#$"),
-    ("torch.nn.Module", "py:class", "generated/torch.nn.Module.html#$"),
-    ("torch.nn.GRUCell", "py:class", "generated/torch.nn.GRUCell.html#$"),
-    ("torch.nn.Linear", "py:class", "generated/torch.nn.Linear.html#$"),
+    *(
+        (name, "py:class", "generated/torch.Generator.html#torch.Generator")
+        for name in ("torch.Generator", "torch._C.Generator")  # the name, and where it is defined
+    ),
+    *(
+        (f"{place}.{name}", "py:class", f"generated/torch.nn.{name}.html#torch.nn.{name}")
+        for name, module in {"Module": "module", "GRUCell": "rnn", "Linear": "linear"}.items()
+        for place in ("torch.nn", f"torch.nn.modules.{module}")
+    ),
     ("torch.nn.functional.grid_sample", "py:function", "generated/$.html#$"),
     ("torch.autograd.gradcheck", "py:function", "generated/$.html#$"),
 ]
+JAXTYPING = [
+    (f"jaxtyping.{name}", "py:class", "api/array/#dtype")
+    for name in (
+        *("Shaped", "Bool", "Num", "Inexact", "Float", "Float32", "Float64"),
+        *("Integer", "Int", "Int32", "Int64", "UInt8"),
+    )
+]
+INVENTORIES = {"python": PYTHON, "torch": TORCH, "jaxtyping": JAXTYPING}
 
 
 def inventory(project: str, entries: list[tuple[str, str, str]]) -> bytes:
@@ -60,7 +78,7 @@ def inventory(project: str, entries: list[tuple[str, str, str]]) -> bytes:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for project, entries in {"python": PYTHON, "torch": TORCH}.items():
+    for project, entries in INVENTORIES.items():
         (FOLDER / f"{project}.inv").write_bytes(inventory(project, entries))
 
 

@@ -1,6 +1,6 @@
-"""Execute chapters: run the text `book/NAME.md`, write `book/NAME.ipynb` with its outputs beside it.
+"""Execute chapters: run a text, book/NAME.md, and write book/NAME.ipynb with its outputs.
 
-python tools/run_chapters.py                   every chapter whose text changed since it was last run
+python tools/run_chapters.py                   chapters whose text changed since their last run
 python tools/run_chapters.py --all             every chapter
 python tools/run_chapters.py book/NAME.md ...  these chapters
 

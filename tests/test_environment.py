@@ -1,0 +1,82 @@
+"""pyproject.toml, constraints.txt and environment.yml agree on what the project needs."""
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+NEEDED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["dev"]]]
+CONDA_NAMES = {"pytorch": "torch"}  # conda's name: PyPI's
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in parsed}
+
+
+def conda_requirements():
+    """Every line of environment.yml but Python, pip and the project itself."""
+    lines = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    flat = [line for line in lines if isinstance(line, str)]
+    flat += [line for entry in lines if isinstance(entry, dict) for line in entry["pip"]]
+    return [Requirement(line) for line in flat if line != "pip" and not line.startswith("-e")]
+
+
+def bounds(requirements):
+    names = {CONDA_NAMES.get(r.name, canonicalize_name(r.name)): r for r in requirements}
+    return {name: str(requirement.specifier) for name, requirement in names.items()}
+
+
+def test_all_is_the_book_and_the_tests():
+    assert EXTRAS["all"] == ["ramlib[book,dev]"]
+
+
+def test_conda_gets_the_same_names_and_bounds():
+    conda = bounds(conda_requirements())
+    assert conda.pop("python") == PROJECT["requires-python"]
+    assert conda == bounds(NEEDED)
+
+
+def test_conda_installs_the_project_itself():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert "-e ." in entries[-1]["pip"]
+
+
+@pytest.mark.parametrize("requirement", NEEDED, ids=lambda requirement: requirement.name)
+def test_the_pin_lies_within_the_bounds(requirement):
+    pin = pins()[canonicalize_name(requirement.name)]
+    (version,) = [specifier.version for specifier in pin.specifier]
+    assert str(pin.specifier) == f"=={version}"
+    assert requirement.specifier.contains(version)
+
+
+def test_everything_that_gets_installed_is_pinned():
+    """Follow the requirements of the installed distributions from ours to theirs."""
+    pinned, seen, missing = pins(), set(), set()
+    waiting = [(requirement, frozenset(requirement.extras)) for requirement in NEEDED]
+    while waiting:
+        requirement, extras = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            continue  # an alternative that is not installed here
+        if name not in pinned:
+            missing.add(name)
+        for line in lines:
+            inner = Requirement(line)
+            chosen = extras or {""}
+            if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in chosen):
+                waiting.append((inner, frozenset(inner.extras)))
+    assert not missing, f"pin these in constraints.txt: {sorted(missing)}"

@@ -1,0 +1,93 @@
+"""What `pip install .` gives: a package that works elsewhere, with data and weights inside."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted(
+    str(path.relative_to(ROOT))
+    for folder, pattern in {
+        "ramlib": "**/*.py",
+        "ramlib/data/mnist_files": "*.gz",
+        "ramlib/weights": "*.safetensors",
+        "ramlib/records": "*",
+    }.items()
+    for path in (ROOT / folder).glob(pattern)
+    if not path.name.startswith(".")
+)
+
+# Run in another folder, without the repository on the path.
+VISIT = """
+import json, sys, torch, ramlib
+from ramlib.data import mnist
+from ramlib.data.cluttered import ClutteredDigits
+
+images = ClutteredDigits().sample(2, split="test", generator=torch.Generator()).images
+answers = {name: ramlib.load(name).predict(images).shape for name in ramlib.shipped()}
+digits = {split: len(mnist.load(split).labels) for split in ("train", "validation", "test")}
+print(json.dumps({"file": ramlib.__file__, "digits": digits, "answers": answers}))
+"""
+
+
+def run(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel from a copy, so that the build leaves nothing in the repository."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "LICENSE-TEXT"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(
+        ROOT / "ramlib", source / "ramlib", ignore=shutil.ignore_patterns("__pycache__", ".*")
+    )
+    out = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", out, source)
+    (built,) = out.glob("ramlib-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def visit(wheel, tmp_path_factory):
+    """Install the wheel into an empty folder and use it from another one."""
+    site = tmp_path_factory.mktemp("site")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    run(sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", site, wheel)
+    environment = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    answer = json.loads(run(sys.executable, "-c", VISIT, cwd=elsewhere, env=environment))
+    assert Path(answer["file"]).is_relative_to(site)
+    return answer
+
+
+def test_wheel_holds_all_modules_data_weights_and_records(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert set(SHIPPED) <= names
+    assert any(name.endswith(".gz") for name in SHIPPED)
+
+
+def test_wheel_carries_both_licences(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {Path(name).name for name in names if "/licenses/" in name} == {
+        "LICENSE",
+        "LICENSE-TEXT",
+    }
+
+
+def test_mnist_loads_outside_the_repository(visit):
+    assert visit["digits"] == {"train": 50_000, "validation": 10_000, "test": 10_000}
+
+
+def test_every_shipped_model_answers_outside_the_repository(visit):
+    weights = {Path(name).stem for name in SHIPPED if name.endswith(".safetensors")}
+    assert set(visit["answers"]) == weights
+    assert all(shape == [2] for shape in visit["answers"].values())
