@@ -94,7 +94,8 @@ def show_image(ax: Axes, image: Float[Tensor, "H W"] | Float[Tensor, "C H W"]) -
     array = _pixels(image)
     if array.ndim == 3:
         array = array.clip(0, 1)
-    ax.imshow(array, vmin=0, vmax=max(1.0, float(array.max())), extent=(0, width, height, 0))
+    brightest = max(1.0, float(array.max()))
+    ax.imshow(array, cmap="gray", vmin=0, vmax=brightest, extent=(0, width, height, 0))
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -297,12 +298,15 @@ def animate_rollout(
         for t, ax in enumerate(axes):
             ax.clear()
             show_image(ax, image if t == 0 else image.new_ones(1, size, size))
-            ax.set_title(" ", fontsize=9)  # holds its place, so that nothing jumps
         draw_windows(axes[0], grids[:seen], size, tuple(image.shape[-2:]))
         for t in range(seen):
             show_glimpse(axes[t + 1], glimpses[t], t)
         return []
 
+    # Lay out the fullest frame and keep it, so that nothing jumps.
+    draw(looks)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     return FuncAnimation(figure, draw, frames=looks + 1, init_func=lambda: [])
 
 
