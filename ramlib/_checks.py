@@ -40,7 +40,7 @@ def require_images(
     )
     require(images.shape[0] > 0, f"{where}: images holds no image, got shape {tuple(images.shape)}")
     smallest, largest = (extreme.item() for extreme in torch.aminmax(images.detach()))
-    # NaN fails both comparisons, and an infinity fails one, so this also refuses what is not finite.
+    # NaN fails both comparisons, and an infinity one, so this also refuses what is not finite.
     require(
         smallest >= low and largest <= high,
         f"{where}: images must be finite and in [{low:g}, {high:g}], "

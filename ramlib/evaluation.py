@@ -186,9 +186,7 @@ def evaluate_digits(
 
 
 @torch.inference_mode()
-def error_rate(
-    classify: Callable[[Tensor], Tensor], batches: Iterator[CanvasBatch]
-) -> Measure:
+def error_rate(classify: Callable[[Tensor], Tensor], batches: Iterator[CanvasBatch]) -> Measure:
     """Share of canvases that `classify` (images to scores or probabilities) names wrongly."""
     n = wrong = 0
     for batch in batches:

@@ -15,8 +15,8 @@ whole grid by one `delta`, the commonest bug among published implementations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Callable
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,6 +26,10 @@ from ramlib._checks import require
 
 # Beyond this many pixels a filter's place no longer changes what it sees; squares stay in float32.
 _FAR = 1e6
+# Sums of what lies within this stay finite in float32.
+_HUGE = 1e30
+# Below this many pixels a filter sees one pixel, or two alike; quotients stay in float32.
+_NARROW = 1e-3
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def gaussian_filterbank(
     Args:
         centre: the grid's centre in pixels.
         delta: distance between neighbouring filters in pixels; 0 lays them on one another.
-        sigma: standard deviation in pixels, above 0.
+        sigma: standard deviation in pixels; below 1e-3 it counts as 1e-3.
         filters: number of filters, N.
         pixels: number of pixels along the axis.
         first: index of the first pixel of each image's row; 0 when left out.
@@ -134,14 +138,22 @@ def gaussian_filterbank(
         Weights in the dtype of `centre`; half types are computed in float32.
 
     Raises:
-        ValueError: if `filters` or `pixels` is below 1.
+        ValueError: if the shapes do not match, or `filters` or `pixels` is below 1.
 
     Eqs. 19-22 and 25-26, Gregor et al. (2015), counted from 0.
     """
     require(filters >= 1, f"gaussian_filterbank: filters must be at least 1, got {filters}")
     require(pixels >= 1, f"gaussian_filterbank: pixels must be at least 1, got {pixels}")
+    shapes = [tuple(parameter.shape) for parameter in (centre, delta, sigma)]
+    require(
+        centre.ndim == 1 and len(set(shapes)) == 1,
+        f"gaussian_filterbank: centre, delta and sigma must have one shape (B,), "
+        f"got {', '.join(map(str, shapes))}",
+    )
     dtype = centre.dtype
     centre, delta, sigma = map(_in_float32, (centre, delta, sigma))
+    centre, delta = centre.clamp(-_HUGE, _HUGE), delta.clamp(-_HUGE, _HUGE)
+    sigma = sigma.clamp(min=_NARROW)
     offsets = torch.arange(filters, device=centre.device, dtype=centre.dtype) - (filters - 1) / 2
     mu = centre[:, None] + offsets * delta[:, None]
     if first is not None:
@@ -184,6 +196,7 @@ def read_glimpse(
             than half its area.
 
     Raises:
+        TypeError: if `images` is not floating point.
         ValueError: if the shapes do not fit, `size` is below 1 or `support` is below 1.
 
     Eq. 2, Semeniuta & Barth (2016); eqs. 27, Gregor et al. (2015).
@@ -192,6 +205,8 @@ def read_glimpse(
         images.ndim == 4 and images.shape[0] > 0,
         f"read_glimpse: images must have shape (B, C, H, W) with B >= 1, got {tuple(images.shape)}",
     )
+    if not images.is_floating_point():
+        raise TypeError(f"read_glimpse: images must be floating point, got {images.dtype}")
     require(
         tuple(grid.shape) == (images.shape[0],),
         f"read_glimpse: grid must have shape ({images.shape[0]},) for images of shape "
@@ -219,9 +234,7 @@ def read_glimpse(
     f_x = gaussian_filterbank(
         x, grid.delta_x, grid.sigma, filters=size, pixels=columns, first=first_x
     )
-    f_y = gaussian_filterbank(
-        y, grid.delta_y, grid.sigma, filters=size, pixels=rows, first=first_y
-    )
+    f_y = gaussian_filterbank(y, grid.delta_y, grid.sigma, filters=size, pixels=rows, first=first_y)
     f_x, f_y = f_x.to(images.dtype), f_y.to(images.dtype)
     seen = f_y[:, None] @ images @ f_x[:, None].mT
     return grid.gamma.to(images.dtype)[:, None, None, None] * seen

@@ -77,6 +77,10 @@ class RAMConfig:
             )
         require(self.glimpses >= 1, f"RAMConfig: glimpses must be at least 1, got {self.glimpses}")
 
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> RecurrentAttentionModel:
+        """The model with fresh weights."""
+        return RecurrentAttentionModel(self, image_shape, classes)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -107,9 +111,7 @@ class RecurrentAttentionModel(nn.Module):
         ValueError: if an image is smaller than a glimpse.
     """
 
-    def __init__(
-        self, config: RAMConfig, image_shape: tuple[int, int, int], classes: int
-    ) -> None:
+    def __init__(self, config: RAMConfig, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, *image_size = image_shape
         require(

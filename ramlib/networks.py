@@ -6,8 +6,8 @@ All three map a batch to a batch of feature vectors. Section III, Semeniuta & Ba
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +23,9 @@ class ContextNetwork(nn.Module):
         features: size of the feature vector.
         shrink: factor by which the image is averaged down before the first layer.
         widths: channels of the convolutions; each halves the image.
+
+    Raises:
+        ValueError: if `shrink` is outside [1, min(H, W)].
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class ContextNetwork(nn.Module):
         )
         self.shrink = shrink
         layers: list[nn.Module] = []
-        for before, after in zip((channels, *widths), widths):
+        for before, after in pairwise((channels, *widths)):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         side_y, side_x = height // shrink, width // shrink
@@ -92,6 +95,9 @@ class ConvGlimpseNetwork(nn.Module):
         size: N, side of the glimpse; at least 2.
         features: size of the feature vector.
         widths: channels of the convolutions: three or five of them in the paper.
+
+    Raises:
+        ValueError: if `size` is below 2.
     """
 
     def __init__(
@@ -102,8 +108,9 @@ class ConvGlimpseNetwork(nn.Module):
         widths: Sequence[int] = (16, 32, 32),
     ) -> None:
         super().__init__()
+        require(size >= 2, f"ConvGlimpseNetwork: size must be at least 2, got {size}")
         layers: list[nn.Module] = []
-        for depth, (before, after) in enumerate(zip((channels, *widths), widths)):
+        for depth, (before, after) in enumerate(pairwise((channels, *widths))):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
             if depth == (len(widths) - 1) // 2:
                 layers.append(nn.MaxPool2d(2))

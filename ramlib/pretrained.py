@@ -38,7 +38,11 @@ def write_atomically(path: Path, write) -> None:
 
 
 def save_weights(
-    model: torch.nn.Module, path: Path | str, *, half: bool = False, notes: dict[str, str] = {}
+    model: torch.nn.Module,
+    path: Path | str,
+    *,
+    half: bool = False,
+    notes: dict[str, str] | None = None,
 ) -> None:
     """Write a model's weights as safetensors, in half precision if asked.
 
@@ -55,7 +59,7 @@ def save_weights(
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
-    write_atomically(Path(path), lambda temporary: save_file(state, temporary, dict(notes)))
+    write_atomically(Path(path), lambda temporary: save_file(state, temporary, notes))
 
 
 def load_weights(model: torch.nn.Module, path: Path | str) -> None:
@@ -80,7 +84,11 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
 
 
 def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Copy what fits by name and shape from `state`; return the names that kept fresh weights."""
+    """Copy what fits by name and shape from `state`; return the names that kept fresh weights.
+
+    A model that is built around a `reader` receives the weights there.
+    """
+    model = getattr(model, "reader", model)
     own = model.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fits, strict=False)

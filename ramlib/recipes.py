@@ -62,7 +62,7 @@ class Recipe:
         """The model with fresh weights, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return RecurrentAttentionModel(self.model, self.task.image_shape, self.task.classes)
+            return self.model.build(self.task.image_shape, self.task.classes)
 
 
 DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="all")
@@ -90,7 +90,9 @@ RECIPES: dict[str, Recipe] = {
             row="Ours, with context and a convolutional glimpse network",
             task=ClutteredDigits("digit"),
             model=replace(DIGIT_CONTEXT, eye="conv-3"),
-            updates=30_000,
+            updates=15_000,
+            rate=5e-4,
+            start="digit-context",
         ),
     )
 }

@@ -34,21 +34,19 @@ class GatedRecurrentUnit(nn.Module):
 
     def __init__(self, inputs: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        require(
-            0 <= dropout < 1, f"GatedRecurrentUnit: dropout must be in [0, 1), got {dropout}"
-        )
+        require(0 <= dropout < 1, f"GatedRecurrentUnit: dropout must be in [0, 1), got {dropout}")
         self.hidden, self.dropout = hidden, dropout
         self.from_input = nn.Linear(inputs, 3 * hidden)
         self.from_state = nn.Linear(hidden, 3 * hidden)
         nn.init.orthogonal_(self.from_state.weight)
 
     def forward(
-        self, projected: Float[Tensor, "B 3*H"], state: Float[Tensor, "B H"] | None
+        self, projected: Float[Tensor, "B gates"], state: Float[Tensor, "B H"] | None
     ) -> Float[Tensor, "B H"]:
         """The next state.
 
         Args:
-            projected: `from_input(x)`, or a sum of such projections.
+            projected: `from_input(x)`, or a sum of such projections; gates = 3 H.
             state: the last state; None for zeros.
         """
         recalled = self.from_state.bias if state is None else self.from_state(state)
@@ -70,7 +68,7 @@ class State:
 
     h1: Float[Tensor, "B H"] | None
     h2: Float[Tensor, "B H"] | None
-    clue: Float[Tensor, "B 3*H"]
+    clue: Float[Tensor, "B gates"]
 
 
 class TopDownRecurrence(nn.Module):

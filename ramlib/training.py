@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ramlib import pretrained
 from ramlib._checks import require
 from ramlib.recipes import Recipe
 
@@ -51,6 +52,8 @@ class Training(pl.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.model = recipe.build()
+        if recipe.start is not None:
+            pretrained.start_from(self.model, pretrained.load(recipe.start).state_dict())
 
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
@@ -188,9 +191,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "last.ckpt"
     if checkpoint.exists() and not resume:
-        raise FileExistsError(
-            f"train: {checkpoint} exists; resume it, or choose another folder"
-        )
+        raise FileExistsError(f"train: {checkpoint} exists; resume it, or choose another folder")
     done = 0
     if checkpoint.exists():
         done = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]

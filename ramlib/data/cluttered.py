@@ -144,9 +144,7 @@ class ClutteredDigits:
             labels = pair_label(digits[:, 0], digits[:, 1])
         else:
             labels = digits.sum(1)
-        return CanvasBatch(
-            canvas.view(count, 1, self.size, self.size), labels, digits, corners
-        )
+        return CanvasBatch(canvas.view(count, 1, self.size, self.size), labels, digits, corners)
 
 
 def boxes_overlap(corners: Int64[Tensor, "B 2 2"]) -> Float[Tensor, " B"]:

@@ -62,10 +62,8 @@ def read_idx(path: Path) -> np.ndarray:
     digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     expected = DIGESTS.get(path.stem)
     if digest != expected:
-        raise ValueError(
-            f"read_idx: {path} is damaged: md5 {digest}, expected {expected}; {cure}"
-        )
-    # IDX: two zero bytes, the type code, the number of dimensions, each dimension as big-endian u32.
+        raise ValueError(f"read_idx: {path} is damaged: md5 {digest}, expected {expected}; {cure}")
+    # IDX: two zero bytes, the type, the number of dimensions, each dimension as big-endian u32.
     ndim = raw[3]
     shape = struct.unpack(f">{ndim}I", raw[4 : 4 + 4 * ndim])
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
