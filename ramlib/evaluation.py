@@ -14,7 +14,7 @@ from ramlib._checks import require
 from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits
 from ramlib.data.mnist import Split
 from ramlib.glimpse import GlimpseGrid
-from ramlib.model import RecurrentAttentionModel
+from ramlib.interface import Classifier
 
 # The canvases of the test are made from this seed, which no training uses.
 TEST_SEED = 2016
@@ -77,7 +77,7 @@ def canvases(
 
 
 def probabilities(
-    model: RecurrentAttentionModel, images: Float[Tensor, "B C H W"], *, runs: int = 0
+    model: Classifier, images: Float[Tensor, "B C H W"], *, runs: int = 0
 ) -> Float[Tensor, "B classes"]:
     """Class probabilities after the last look.
 
@@ -94,20 +94,20 @@ def probabilities(
 
 
 def ensemble(
-    models: list[RecurrentAttentionModel], images: Float[Tensor, "B C H W"], *, runs: int = 0
+    models: list[Classifier], images: Float[Tensor, "B C H W"], *, runs: int = 0
 ) -> Float[Tensor, "B classes"]:
     """Mean of several models' probabilities."""
     require(len(models) >= 1, "ensemble: models must hold at least one model, got none")
     return torch.stack([probabilities(model, images, runs=runs) for model in models]).mean(0)
 
 
-def found(
-    grids: GlimpseGrid, corners: Int64[Tensor, "B 2"], size: int, image_size: tuple[int, int]
-) -> Bool[Tensor, " B"]:
-    """Whether a model's last look found the digit.
+def hits(
+    grids: GlimpseGrid, corners: Int64[Tensor, "B D 2"], size: int, image_size: tuple[int, int]
+) -> Bool[Tensor, "B T D"]:
+    """Whether each look is on each digit.
 
-    It did if the window's centre lies within the digit's 28x28 box and neither of the window's
-    sides is over twice the box's. A window on the whole canvas has found nothing.
+    It is if the window's centre lies within the digit's 28x28 box and neither of the window's
+    sides is over twice the box's. A window on the whole canvas is on nothing.
 
     Args:
         grids: of shape `(B, T)`.
@@ -115,17 +115,13 @@ def found(
         size: N, side of the glimpse.
         image_size: `(H, W)`.
     """
-    last = grids[:, -1]
-    left, top, right, bottom = last.boxes(size, image_size).unbind(-1)
-    x, y = (left + right) / 2, (top + bottom) / 2
-    inside = (
-        (x >= corners[:, 0])
-        & (x <= corners[:, 0] + DIGIT_SIDE)
-        & (y >= corners[:, 1])
-        & (y <= corners[:, 1] + DIGIT_SIDE)
-    )
-    small = torch.maximum(right - left, bottom - top) <= 2 * DIGIT_SIDE
-    return inside & small
+    boxes = grids.boxes(size, image_size)
+    low, high = boxes[..., :2], boxes[..., 2:]
+    centre = ((low + high) / 2)[:, :, None]
+    first = corners[:, None].to(centre.dtype)
+    inside = ((centre >= first) & (centre <= first + DIGIT_SIDE)).all(-1)
+    small = (high - low).amax(-1) <= 2 * DIGIT_SIDE
+    return inside & small[..., None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ class DigitReport:
 
     Args:
         error: share of canvases named wrongly.
-        missed: share of canvases whose digit the last look did not find; see `found`.
+        missed: share of canvases whose digit the last look was not on; see `hits`.
         error_where_missed: share of the errors that were made on missed digits: the errors due to
             mislocalisation. None for a model without errors.
     """
@@ -154,7 +150,7 @@ def _in_evaluation_mode(model: nn.Module) -> None:
 
 @torch.inference_mode()
 def evaluate_digits(
-    model: RecurrentAttentionModel, batches: Iterator[CanvasBatch], *, runs: int = 0
+    model: Classifier, batches: Iterator[CanvasBatch], *, runs: int = 0
 ) -> DigitReport:
     """Error and misses of `model` over `batches` of one-digit canvases.
 
@@ -175,9 +171,8 @@ def evaluate_digits(
             rollout.logits[:, -1] if runs == 0 else probabilities(model, batch.images, runs=runs)
         )
         is_wrong = chances.argmax(-1) != batch.labels
-        is_missed = ~found(
-            rollout.grids, batch.corners[:, 0], model.config.size, model.image_shape[1:]
-        )
+        on = hits(rollout.grids, batch.corners, model.config.size, model.image_shape[1:])
+        is_missed = ~on[:, -1, 0]
         n += len(batch.labels)
         wrong += int(is_wrong.sum())
         missed += int(is_missed.sum())

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require
 from ramlib.data.cluttered import pair_label
 from ramlib.glimpse import GlimpseGrid, gaussian_filterbank
-from ramlib.model import RAMConfig, RecurrentAttentionModel, Rollout
+from ramlib.interface import Classifier, Rollout
+from ramlib.model import RAMConfig, RecurrentAttentionModel
 
 DIGITS = 10
 
@@ -106,7 +107,7 @@ class ReadAgainConfig:
         return ReadAgainModel(self, image_shape, classes)
 
 
-class ReadAgainModel(nn.Module):
+class ReadAgainModel(Classifier):
     """Reads twice with one reader; what the first read saw is dimmed for the second.
 
     The rollout holds the looks of both reads, 2T of them. Before the second read its digit is
@@ -116,12 +117,12 @@ class ReadAgainModel(nn.Module):
     def __init__(
         self, config: ReadAgainConfig, image_shape: tuple[int, int, int], classes: int
     ) -> None:
-        super().__init__()
+        super().__init__(image_shape, classes)
         require(
             config.target in COMBINE,
             f"ReadAgainModel: target must be one of {', '.join(COMBINE)}, got {config.target!r}",
         )
-        self.config, self.image_shape, self.classes = config, tuple(image_shape), classes
+        self.config = config
         self.reader = RecurrentAttentionModel(config.reader, image_shape, DIGITS)
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
@@ -138,6 +139,17 @@ class ReadAgainModel(nn.Module):
             torch.cat([first.glimpses, second.glimpses], 1),
             torch.cat([first.shifts, second.shifts], 1),
         )
+
+    def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+        """Negative log-likelihood of the label after each look of the second read, on average."""
+        second = rollout.logits.chunk(2, 1)[1]
+        looks = second.shape[1]
+        # The logits are log-probabilities, and the cross-entropy of those is their likelihood's.
+        return F.cross_entropy(second.flatten(0, 1), labels.repeat_interleave(looks))
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """The reader's."""
+        return self.reader.policy_parameters()
 
     def seen(self, grids: GlimpseGrid) -> Float[Tensor, "B H W"]:
         """What a read saw: the union of its looks' footprints."""

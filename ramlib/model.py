@@ -10,9 +10,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramlib._checks import require, require_images
+from ramlib._checks import require
 from ramlib.attention import AttentionPolicy, Window, shift_penalty
 from ramlib.glimpse import GlimpseGrid, read_glimpse
+from ramlib.interface import Classifier, Rollout
 from ramlib.networks import (
     ClassificationNetwork,
     ContextNetwork,
@@ -82,24 +83,7 @@ class RAMConfig:
         return RecurrentAttentionModel(self, image_shape, classes)
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """All that happened while the model looked.
-
-    Args:
-        logits: class scores after every look.
-        grids: where it looked, of shape `(B, T)`.
-        glimpses: what it saw there.
-        shifts: by how much each centre moved, before any noise.
-    """
-
-    logits: Float[Tensor, "B T classes"]
-    grids: GlimpseGrid
-    glimpses: Float[Tensor, "B T C N N"]
-    shifts: Float[Tensor, "B T 2"]
-
-
-class RecurrentAttentionModel(nn.Module):
+class RecurrentAttentionModel(Classifier):
     """Looks T times, then names the class.
 
     Args:
@@ -112,14 +96,14 @@ class RecurrentAttentionModel(nn.Module):
     """
 
     def __init__(self, config: RAMConfig, image_shape: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
+        super().__init__(image_shape, classes)
         channels, *image_size = image_shape
         require(
             min(image_size) >= config.size,
             f"RecurrentAttentionModel: images of shape {tuple(image_shape)} are smaller than the "
             f"glimpse, whose size is {config.size}",
         )
-        self.config, self.image_shape, self.classes = config, tuple(image_shape), classes
+        self.config = config
         width = config.hidden
         self.f_context = (
             ContextNetwork(image_shape, width, shrink=config.shrink) if config.context else None
@@ -187,15 +171,3 @@ class RecurrentAttentionModel(nn.Module):
     def policy_parameters(self) -> list[nn.Parameter]:
         """Parameters of the attention policy, which learn at a rate of their own."""
         return list(self.f_ext.parameters())
-
-    @torch.inference_mode()
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Int64[Tensor, " B"]:
-        """The class of each image, from the last look.
-
-        Raises:
-            TypeError: if `images` is not a floating-point tensor.
-            ValueError: if its shape or range is wrong, it is empty, or it is not finite.
-        """
-        channels, *size = self.image_shape
-        require_images("predict", images, channels=channels, size=tuple(size))
-        return self(images).logits[:, -1].argmax(-1)

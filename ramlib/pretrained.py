@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ramlib import recipes
-from ramlib.model import RecurrentAttentionModel
+from ramlib.interface import Classifier
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -100,7 +100,7 @@ def shipped() -> list[str]:
     return [name for name in recipes.RECIPES if (FOLDER / f"{name}.safetensors").is_file()]
 
 
-def load(name: str, device: torch.device | str = "cpu") -> RecurrentAttentionModel:
+def load(name: str, device: torch.device | str = "cpu") -> Classifier:
     """A trained model by its recipe's name, in evaluation mode.
 
     Raises:

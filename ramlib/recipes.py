@@ -10,7 +10,8 @@ import torch
 from ramlib._checks import require
 from ramlib.attention import Window
 from ramlib.data.cluttered import ClutteredDigits
-from ramlib.model import RAMConfig, RecurrentAttentionModel
+from ramlib.interface import Classifier
+from ramlib.model import RAMConfig
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Recipe:
             value = getattr(self, field)
             require(value > 0, f"Recipe: {field} must be above 0, got {value}")
 
-    def build(self) -> RecurrentAttentionModel:
+    def build(self) -> Classifier:
         """The model with fresh weights, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

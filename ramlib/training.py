@@ -6,16 +6,26 @@ training that is killed and resumed sees what it would have seen, and ends at th
 
 from __future__ import annotations
 
+import logging
 import math
+import pickle
+import shutil
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -107,6 +117,10 @@ class Training(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the recipe beside the weights, so that no other one resumes them."""
+        checkpoint["recipe"] = asdict(self.recipe)
+
     def train_dataloader(self) -> DataLoader:
         """Ticks; see `training_step`."""
         return DataLoader(_Ticks(), batch_size=None)
@@ -125,16 +139,24 @@ class Throughput(Callback):
     def on_train_start(self, trainer, module) -> None:
         """Start the clock."""
         self._begun = self._last = time.perf_counter()
-        self._before = self.seconds
+        self._before, self._step = self.seconds, trainer.global_step
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
         """Read the clock."""
         now = time.perf_counter()
         self.seconds = self._before + now - self._begun
         if trainer.global_step % self.every == 0:
-            rate = self.every * module.recipe.batch / (now - self._last)
-            self._last = now
-            module.log("images/s", rate, prog_bar=True)
+            images = (trainer.global_step - self._step) * module.recipe.batch
+            module.log("images/s", images / (now - self._last), prog_bar=True)
+            self._last, self._step = now, trainer.global_step
+
+    def on_validation_start(self, trainer, module) -> None:
+        """The rate is that of training alone."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer, module) -> None:
+        """Go on."""
+        self._last += time.perf_counter() - self._paused
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps."""
@@ -143,6 +165,95 @@ class Throughput(Callback):
     def load_state_dict(self, state: dict) -> None:
         """Take up where the checkpoint left off."""
         self.seconds = state["seconds"]
+
+
+class Limit(Timer):
+    """Lightning's timer, without its memory: a resumed training has the whole time again."""
+
+    def state_dict(self) -> dict:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Nothing."""
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, without the version of its logger."""
+
+    def get_metrics(self, trainer, module) -> dict:
+        """Loss, validation error, images/s."""
+        return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and then swaps them in one move.
+
+    Lightning goes through the system's temporary folder; where that is another disk, the file is
+    copied into place, and a kill leaves half of it.
+    """
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        """Write the whole file or none of it."""
+        pretrained.write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep Lightning's advertisements, and warnings that do not concern us, off the screen."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                # The loaders yield numbers, so worker processes would only get in the way.
+                ".*does not have many workers.*",
+                ".*`IterableDataset` has `__len__`.*",
+                # `folder` holds the checkpoint and the curve of a resumed training, as it should.
+                ".*exists and is not empty.*",
+                # A graphics card that is not asked for.
+                ".*available but not used.*",
+                # Lightning's own use of torch.
+                ".*LeafSpec.*",
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _prepare(folder: Path) -> None:
+    """Make `folder`, see that it can be written, and sweep out what a killed writer left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"train: folder {folder} cannot be written ({error.strerror})") from error
+    for partial in folder.glob(".last.ckpt.*"):
+        partial.unlink(missing_ok=True)
+
+
+def _steps_done(checkpoint: Path, recipe: Recipe) -> int:
+    """Updates in a checkpoint, after checking that `recipe` made it."""
+    try:
+        state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        done = state["global_step"]
+    except (RuntimeError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"train: {checkpoint} is damaged ({str(error).splitlines()[0]}); delete it and train "
+            "from the start"
+        ) from error
+    mine = asdict(recipe)
+    words = {"name", "row", "expects"}  # they change nothing
+    for field, value in state.get("recipe", {}).items():
+        require(
+            field in words or value == mine.get(field),
+            f"train: {checkpoint} was made with {field}={value}, not {mine.get(field)}; "
+            "finish it as it was begun, or choose another folder",
+        )
+    return done
 
 
 def train(
@@ -174,7 +285,8 @@ def train(
         The trained module, and whether it reached the recipe's last update.
 
     Raises:
-        ValueError: if the batch does not divide among the processes.
+        ValueError: if the batch does not divide among the processes, the device or the precision
+            does not exist, or `folder` holds a damaged checkpoint or one of another recipe.
         FileExistsError: if `folder` holds a checkpoint and `resume` is False.
         OSError: if `folder` cannot be written.
     """
@@ -183,56 +295,61 @@ def train(
         precision in PRECISIONS,
         f"train: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
     )
+    require(devices >= 1, f"train: devices must be at least 1, got {devices}")
     require(
         recipe.batch % devices == 0,
         f"train: a batch of {recipe.batch} does not divide among {devices} devices",
     )
+    require(
+        checkpoint_every >= 1, f"train: checkpoint_every must be at least 1, got {checkpoint_every}"
+    )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(folder)
     checkpoint = folder / "last.ckpt"
     if checkpoint.exists() and not resume:
         raise FileExistsError(f"train: {checkpoint} exists; resume it, or choose another folder")
-    done = 0
-    if checkpoint.exists():
-        done = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]
+    done = _steps_done(checkpoint, recipe) if checkpoint.exists() else 0
+    version = f"from-{done:07d}"
+    if rank_zero_only.rank == 0:
+        # What was logged from here on belongs to steps that are about to be taken again.
+        shutil.rmtree(folder / "curve" / version, ignore_errors=True)
     module = Training(recipe)
     callbacks: list[Callback] = [
         # Throughput first: a checkpoint then holds the time of the step it was made after.
         Throughput(),
+        # Only between steps: an exception may come after a step was taken and before it is counted.
         ModelCheckpoint(
-            folder,
-            "last",
-            every_n_train_steps=checkpoint_every,
-            save_on_exception=True,
-            enable_version_counter=False,
+            folder, "last", every_n_train_steps=checkpoint_every, enable_version_counter=False
         ),
     ]
+    if max_time is not None:
+        callbacks.append(Limit(max_time))
     if not quiet:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision=precision,
-        max_steps=recipe.updates,
-        max_time=max_time,
-        val_check_interval=checkpoint_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        logger=CSVLogger(folder, name="curve", version=f"from-{done:07d}"),
-        log_every_n_steps=50,
-        callbacks=callbacks,
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-    )
-    with warnings.catch_warnings():
-        # The loaders yield numbers, so worker processes would only get in the way.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*`IterableDataset` has `__len__`.*")
+        callbacks.append(ProgressBar(refresh_rate=10))
+    with _without_chatter():
+        try:
+            trainer = pl.Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                strategy="ddp" if devices > 1 else "auto",
+                precision=precision,
+                max_steps=recipe.updates,
+                val_check_interval=checkpoint_every,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                logger=CSVLogger(folder, "curve", version, flush_logs_every_n_steps=1),
+                log_every_n_steps=50,
+                callbacks=callbacks,
+                plugins=[AtomicCheckpoints()],
+                enable_progress_bar=not quiet,
+                enable_model_summary=False,
+            )
+        except MisconfigurationException as error:
+            raise ValueError(f"train: {error}") from error
         trainer.fit(
             module,
             ckpt_path=checkpoint if checkpoint.exists() else None,
             weights_only=True,
         )
-    trainer.save_checkpoint(checkpoint)
+        trainer.save_checkpoint(checkpoint)
     return module, trainer.global_step >= recipe.updates
