@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ramlib._checks import require
-from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits
+from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits, boxes_overlap
 from ramlib.data.mnist import Split
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier
@@ -171,13 +171,68 @@ def evaluate_digits(
             rollout.logits[:, -1] if runs == 0 else probabilities(model, batch.images, runs=runs)
         )
         is_wrong = chances.argmax(-1) != batch.labels
-        on = hits(rollout.grids, batch.corners, model.config.size, model.image_shape[1:])
+        on = hits(rollout.grids, batch.corners, rollout.glimpses.shape[-1], model.image_shape[1:])
         is_missed = ~on[:, -1, 0]
         n += len(batch.labels)
         wrong += int(is_wrong.sum())
         missed += int(is_missed.sum())
         both += int((is_wrong & is_missed).sum())
     return DigitReport(share(wrong, n), share(missed, n), share(both, wrong) if wrong else None)
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What is measured of a model on two digits per canvas.
+
+    Args:
+        error: share of canvases named wrongly.
+        error_apart: the same among canvases whose digits' boxes do not overlap.
+        visited_both: share of those on which the looks were on both digits, at one time or
+            another; see `hits`. None for a model that does not look.
+    """
+
+    error: Measure
+    error_apart: Measure
+    visited_both: Measure | None
+
+
+@torch.inference_mode()
+def evaluate_pairs(
+    model: Classifier, batches: Iterator[CanvasBatch], *, runs: int = 0
+) -> PairReport:
+    """Error and visits of `model` over `batches` of two-digit canvases.
+
+    Args:
+        model: in evaluation mode.
+        batches: from `canvases`.
+        runs: noisy passes to average; 0 for one deterministic pass. Visits are always counted on
+            the deterministic pass.
+
+    Raises:
+        ValueError: if `model` is in training mode.
+    """
+    _in_evaluation_mode(model)
+    n = apart = wrong = wrong_apart = both = 0
+    looks = False
+    for batch in batches:
+        rollout = model(batch.images, noisy=False)
+        chances = (
+            rollout.logits[:, -1] if runs == 0 else probabilities(model, batch.images, runs=runs)
+        )
+        is_wrong = chances.argmax(-1) != batch.labels
+        is_apart = boxes_overlap(batch.corners) == 0
+        n += len(batch.labels)
+        apart += int(is_apart.sum())
+        wrong += int(is_wrong.sum())
+        wrong_apart += int((is_wrong & is_apart).sum())
+        if rollout.grids is not None:
+            looks = True
+            size = rollout.glimpses.shape[-1]
+            on = hits(rollout.grids, batch.corners, size, model.image_shape[1:])
+            both += int((on.any(1).all(-1) & is_apart).sum())
+    return PairReport(
+        share(wrong, n), share(wrong_apart, apart), share(both, apart) if looks else None
+    )
 
 
 @torch.inference_mode()

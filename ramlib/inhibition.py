@@ -29,7 +29,7 @@ DIGITS = 10
 
 
 def footprint(
-    grid: GlimpseGrid, size: int, image_size: tuple[int, int], *, reach: float = 1.0
+    grid: GlimpseGrid, size: int, image_size: tuple[int, int], *, reach: float | Tensor = 1.0
 ) -> Float[Tensor, "B H W"]:
     """How much of each pixel a glimpse saw, from 0 to 1; differentiable in the grid.
 
@@ -95,12 +95,12 @@ class ReadAgainConfig:
     Args:
         reader: the model that reads one digit; its `glimpses` are those of one read.
         target: `pair` or `sum`.
-        reach: see `footprint`.
+        reach: of the footprints, at the start; it is learnt. See `footprint`.
     """
 
     reader: RAMConfig = field(default_factory=RAMConfig)
     target: Literal["pair", "sum"] = "pair"
-    reach: float = 1.3
+    reach: float = 1.1
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> ReadAgainModel:
         """The model with fresh weights."""
@@ -124,6 +124,7 @@ class ReadAgainModel(Classifier):
         )
         self.config = config
         self.reader = RecurrentAttentionModel(config.reader, image_shape, DIGITS)
+        self.reach = nn.Parameter(torch.tensor(config.reach))
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
         """Read, dim, read again."""
@@ -155,7 +156,7 @@ class ReadAgainModel(Classifier):
         """What a read saw: the union of its looks' footprints."""
         size, image_size = self.config.reader.size, self.image_shape[1:]
         unseen = [
-            1 - footprint(grids[:, t], size, image_size, reach=self.config.reach)
+            1 - footprint(grids[:, t], size, image_size, reach=self.reach)
             for t in range(grids.shape[1])
         ]
         return 1 - torch.stack(unseen).prod(0)

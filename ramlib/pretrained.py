@@ -86,9 +86,10 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
 def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
     """Copy what fits by name and shape from `state`; return the names that kept fresh weights.
 
-    A model that is built around a `reader` receives the weights there.
+    A model that is built around a `reader` takes the weights of a bare reader there.
     """
-    model = getattr(model, "reader", model)
+    if hasattr(model, "reader") and not any(name.startswith("reader.") for name in state):
+        model = model.reader
     own = model.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     model.load_state_dict(fits, strict=False)

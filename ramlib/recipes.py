@@ -9,7 +9,9 @@ import torch
 
 from ramlib._checks import require
 from ramlib.attention import Window
+from ramlib.baselines.cnn import CNNConfig
 from ramlib.data.cluttered import ClutteredDigits
+from ramlib.inhibition import ReadAgainConfig
 from ramlib.interface import Classifier
 from ramlib.model import RAMConfig
 
@@ -39,7 +41,7 @@ class Recipe:
     name: str
     row: str
     task: ClutteredDigits
-    model: RAMConfig
+    model: RAMConfig | ReadAgainConfig | CNNConfig
     updates: int
     batch: int = 128
     rate: float = 1e-3
@@ -68,6 +70,8 @@ class Recipe:
 
 DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="all")
 DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervision="all")
+# The paper's remedies: an upper limit on the window, relative shifts, and eq. 5 on the third look.
+TWO_DIGITS = RAMConfig(context=True, window=Window(0.3, 0.12, 0.4), relative=True, penalised_step=3)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -94,6 +98,54 @@ RECIPES: dict[str, Recipe] = {
             updates=15_000,
             rate=5e-4,
             start="digit-context",
+        ),
+        Recipe(
+            name="pairs",
+            row="Ours, pairs",
+            task=ClutteredDigits("pair"),
+            model=TWO_DIGITS,
+            updates=60_000,
+            start="digit-context",
+        ),
+        Recipe(
+            name="sum",
+            row="Ours, sum",
+            task=ClutteredDigits("sum", distractors=0),
+            model=TWO_DIGITS,
+            updates=30_000,
+            start="pairs",
+        ),
+        Recipe(
+            name="pairs-ior",
+            row="Ours, pairs by inhibition of return",
+            task=ClutteredDigits("pair"),
+            model=ReadAgainConfig(DIGIT_CONTEXT, "pair"),
+            updates=15_000,
+            rate=5e-4,
+            start="digit-context",
+        ),
+        Recipe(
+            name="sum-ior",
+            row="Ours, sum by inhibition of return",
+            task=ClutteredDigits("sum", distractors=0),
+            model=ReadAgainConfig(DIGIT_CONTEXT, "sum"),
+            updates=10_000,
+            rate=5e-4,
+            start="pairs-ior",
+        ),
+        Recipe(
+            name="cnn-pairs",
+            row="Plain CNN, pairs",
+            task=ClutteredDigits("pair"),
+            model=CNNConfig(),
+            updates=60_000,
+        ),
+        Recipe(
+            name="cnn-sum",
+            row="Plain CNN, sum",
+            task=ClutteredDigits("sum", distractors=0),
+            model=CNNConfig(),
+            updates=30_000,
         ),
     )
 }

@@ -1,0 +1,58 @@
+"""A plain CNN: it sees the whole canvas at once, and says nothing of where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ramlib.interface import Classifier, Rollout
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """A CNN whose every convolution halves the image.
+
+    Args:
+        widths: channels of the 3x3 convolutions, each of stride 2.
+        hidden: units of the layer before the classes.
+    """
+
+    widths: Sequence[int] = (16, 32, 64, 64)
+    hidden: int = 256
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> PlainCNN:
+        """The model with fresh weights."""
+        return PlainCNN(self, image_shape, classes)
+
+
+class PlainCNN(Classifier):
+    """Strided convolutions, one hidden layer, the classes.
+
+    Args:
+        config: the architecture.
+        image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
+        classes: number of classes.
+    """
+
+    def __init__(self, config: CNNConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__(image_shape, classes)
+        channels, height, width = image_shape
+        layers: list[nn.Module] = []
+        for before, after in pairwise((channels, *config.widths)):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+            height, width = (height + 1) // 2, (width + 1) // 2
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(config.widths[-1] * height * width, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, classes),
+        )
+
+    def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
+        """Class scores after one look at everything; `noisy` changes nothing."""
+        return Rollout(self.layers(images)[:, None])
