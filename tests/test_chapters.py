@@ -162,6 +162,12 @@ def test_cells_are_short_and_narrow(text):
         assert max(map(len, lines)) <= WIDEST_CELL, max(lines, key=len)
 
 
+@each_text
+def test_no_cell_ends_in_a_semicolon(text):
+    """The value it hides in Jupyter appears when nbval runs the cell: write `_ = ...`."""
+    assert [cell.source for cell in code_cells(text) if cell.source.rstrip().endswith(";")] == []
+
+
 def test_most_cells_fit_a_glance():
     lengths = sorted(len(cell.source.splitlines()) for text in TEXTS for cell in code_cells(text))
     assert lengths[9 * len(lengths) // 10] <= 25
