@@ -12,10 +12,34 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_batch(where: str, images: Tensor, image_shape: tuple[int, int, int]) -> None:
+    """Check that `images` is a non-empty floating-point batch `(B, *image_shape)`.
+
+    No pixel is read, so this costs nothing in a training step.
+
+    Raises:
+        TypeError: if `images` is not a floating-point tensor.
+        ValueError: if its shape is wrong or it is empty.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{where}: images must be a torch.Tensor, got {type(images).__name__}")
+    if not images.is_floating_point():
+        raise TypeError(f"{where}: images must be floating point, got {images.dtype}")
+    require(
+        tuple(images.shape[1:]) == tuple(image_shape),
+        f"{where}: images must have shape (B, {', '.join(map(str, image_shape))}), "
+        f"got {tuple(images.shape)}",
+    )
+    require(images.shape[0] > 0, f"{where}: images holds no image, got shape {tuple(images.shape)}")
+
+
 def require_images(
-    where: str, images: Tensor, *, channels: int, size: tuple[int, int], value_range=(0.0, 1.0)
+    where: str,
+    images: Tensor,
+    image_shape: tuple[int, int, int],
+    value_range: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Check that `images` is a non-empty float batch `(B, channels, *size)` within `value_range`.
+    """Check that `images` is a batch as in `require_batch`, with finite pixels in `value_range`.
 
     Reading the extremes costs one pass over the pixels, so models call this from `predict` and its
     kind, where a caller's own images come in, and not from `forward`, which training calls.
@@ -24,23 +48,15 @@ def require_images(
         TypeError: if `images` is not a floating-point tensor.
         ValueError: if its shape is wrong, it is empty, a pixel is not finite or is out of range.
     """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"{where}: images must be a torch.Tensor, got {type(images).__name__}")
     low, high = value_range
-    if not images.is_floating_point():
+    if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(
             f"{where}: images must be floating point in [{low:g}, {high:g}], got {images.dtype}; "
             f"divide 8-bit pixels by {255 / high:g} first"
         )
-    expected = ("B", channels, *size)
-    require(
-        images.ndim == 4 and tuple(images.shape[1:]) == expected[1:],
-        f"{where}: images must have shape ({', '.join(map(str, expected))}), "
-        f"got {tuple(images.shape)}",
-    )
-    require(images.shape[0] > 0, f"{where}: images holds no image, got shape {tuple(images.shape)}")
+    require_batch(where, images, image_shape)
     smallest, largest = (extreme.item() for extreme in torch.aminmax(images.detach()))
-    # NaN fails both comparisons, and an infinity one, so this also refuses what is not finite.
+    # NaN fails both comparisons and an infinity one, so this also refuses what is not finite.
     require(
         smallest >= low and largest <= high,
         f"{where}: images must be finite and in [{low:g}, {high:g}], "

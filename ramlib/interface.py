@@ -68,6 +68,6 @@ class Classifier(nn.Module):
             TypeError: if `images` is not a floating-point tensor.
             ValueError: if its shape or range is wrong, it is empty, or it is not finite.
         """
-        channels, *size = self.image_shape
-        require_images("predict", images, channels=channels, size=tuple(size))
+        require_images("predict", images, self.image_shape)
+        images = images.to(next(self.parameters()).dtype)
         return self(images).logits[:, -1].argmax(-1)

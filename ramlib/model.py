@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramlib._checks import require
+from ramlib._checks import require, require_batch
 from ramlib.attention import AttentionPolicy, Window, shift_penalty
 from ramlib.glimpse import GlimpseGrid, read_glimpse
 from ramlib.interface import Classifier, Rollout
@@ -77,6 +77,12 @@ class RAMConfig:
                 f"RAMConfig: {name} must be one of {', '.join(allowed)}, got {value!r}",
             )
         require(self.glimpses >= 1, f"RAMConfig: glimpses must be at least 1, got {self.glimpses}")
+        require(
+            self.penalised_step is None or 1 <= self.penalised_step <= self.glimpses,
+            f"RAMConfig: penalised_step must be in [1, {self.glimpses}] or None, "
+            f"got {self.penalised_step}",
+        )
+        require(0 <= self.dropout < 1, f"RAMConfig: dropout must be in [0, 1), got {self.dropout}")
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> RecurrentAttentionModel:
         """The model with fresh weights."""
@@ -131,7 +137,12 @@ class RecurrentAttentionModel(Classifier):
         Args:
             images: pixels in [0, 1].
             noisy: corrupt the grids; by default only while training.
+
+        Raises:
+            TypeError: if `images` is not a floating-point tensor.
+            ValueError: if its shape is wrong or it is empty.
         """
+        require_batch("RecurrentAttentionModel", images, self.image_shape)
         noisy = self.training if noisy is None else noisy
         if torch.is_autocast_enabled(images.device.type):
             # Once, and not again at every glimpse.

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ramlib._checks import require, require_images
+from ramlib._checks import require, require_batch, require_images
 
 
 def refused(images, error, message, **changes):
-    arguments = {"channels": 1, "size": (4, 5), **changes}
     with pytest.raises(error, match=re.escape(message)):
-        require_images("look", images, **arguments)
+        require_images("look", images, (1, 4, 5), **changes)
 
 
 class TestRequire:
@@ -24,15 +23,26 @@ class TestRequire:
             require(False, "look: size must be at least 1, got 0")
 
 
+class TestRequireBatch:
+    def test_reads_no_pixel(self):
+        """Training calls it at every step, so values are not its business, nor is the device."""
+        require_batch("look", torch.full((2, 1, 4, 5), float("nan")), (1, 4, 5))
+        require_batch("look", torch.empty(2, 1, 4, 5, device="meta"), (1, 4, 5))
+
+    def test_refuses_integers(self):
+        with pytest.raises(TypeError, match=r"look: images must be floating .* got torch\.int64"):
+            require_batch("look", torch.zeros(1, 1, 4, 5, dtype=torch.int64), (1, 4, 5))
+
+
 class TestRequireImages:
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
     def test_accepts_every_floating_type(self, dtype):
-        require_images("look", torch.rand(2, 1, 4, 5).to(dtype), channels=1, size=(4, 5))
+        require_images("look", torch.rand(2, 1, 4, 5).to(dtype), (1, 4, 5))
 
     def test_accepts_both_ends_of_the_range(self):
         images = torch.zeros(2, 1, 4, 5)
         images[1] = 1
-        require_images("look", images, channels=1, size=(4, 5))
+        require_images("look", images, (1, 4, 5))
 
     @pytest.mark.usefixtures("as_installed")
     def test_refuses_what_is_not_a_tensor(self):
@@ -75,5 +85,5 @@ class TestRequireImages:
 
     def test_holds_to_the_range_it_is_given(self):
         grey = torch.full((1, 1, 4, 5), 200.0)
-        require_images("look", grey, channels=1, size=(4, 5), value_range=(0, 255))
-        refused(grey, ValueError, "in [0, 128]", value_range=(0, 128))
+        require_images("look", grey, (1, 4, 5), (0.0, 255.0))
+        refused(grey, ValueError, "in [0, 128]", value_range=(0.0, 128.0))
