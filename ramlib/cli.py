@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,13 @@ import torch
 import ramlib
 from ramlib import evaluation, pretrained, recipes, records, tables
 from ramlib.data import mnist
+from ramlib.interface import Classifier
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+# Canvases on which a test measures shipped weights again.
+SUBSET = 1_000
 
 
 def duration(text: str) -> timedelta:
@@ -22,13 +28,30 @@ def duration(text: str) -> timedelta:
     units = {"s": "seconds", "m": "minutes", "h": "hours"}
     try:
         if text[-1:] in units:
-            return timedelta(**{units[text[-1]]: float(text[:-1])})
-        hours, minutes, seconds = map(int, text.split(":"))
-        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"a duration reads like 90s, 45m, 2h or 01:30:00, got {text!r}"
-        ) from None
+            read = timedelta(**{units[text[-1]]: float(text[:-1])})
+        else:
+            hours, minutes, seconds = map(int, text.split(":"))
+            read = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        if read > timedelta(0):
+            return read
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(
+        f"a duration is above 0 and reads like 90s, 45m, 2h or 01:30:00, got {text!r}"
+    )
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {least} on, got {text!r}"
+            )
+        return int(text)
+
+    return read
 
 
 def list_recipes(args: argparse.Namespace) -> None:
@@ -61,6 +84,8 @@ def train(args: argparse.Namespace) -> None:
         precision=args.precision,
         quiet=args.quiet,
     )
+    if not module.trainer.is_global_zero:
+        return  # one process of several speaks
     if not finished:
         print(f"stopped at update {module.trainer.global_step} of {recipe.updates}; "
               f"go on with: ramlib train {recipe.name} --resume")  # fmt: skip
@@ -72,20 +97,17 @@ def train(args: argparse.Namespace) -> None:
 
 def _measure(recipe: recipes.Recipe, model, split: str, images: int, runs: int) -> dict:
     batches = evaluation.canvases(recipe.task, images, split=split)
-    report = evaluation.evaluate_digits(model, batches, runs=runs)
+    evaluate_task = {1: evaluation.evaluate_digits, 2: evaluation.evaluate_pairs}
+    report = evaluate_task[recipe.task.digits](model, batches, runs=runs)
     return {name: m.as_dict() for name, m in vars(report).items() if m is not None}
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a trained recipe; with `--ship`, on the test split, and keep weights and record."""
     recipe = recipes.get(args.recipe)
-    if args.run is None:
-        model = pretrained.load(args.recipe)
-    else:
-        model = recipe.build().eval()
-        pretrained.load_weights(model, args.run / "weights.safetensors")
+    model = pretrained.load(args.recipe) if args.run is None else _trained(recipe, args.run)
     if not args.ship:
-        metrics = _measure(recipe, model, args.split, args.images, args.runs)
+        metrics = _measure(recipe, model, args.split, args.images, args.passes)
         for name, metric in metrics.items():
             print(f"{name:<20} {metric['value']:.2f} %  "
                   f"({metric['low']:.2f} to {metric['high']:.2f}, n = {metric['n']})")  # fmt: skip
@@ -93,16 +115,37 @@ def evaluate(args: argparse.Namespace) -> None:
     ship(recipe, args.run, args.images)
 
 
+def _trained(recipe: recipes.Recipe, run: Path) -> Classifier:
+    """The model that a finished training left in `run`."""
+    weights = run / "weights.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"evaluate: {run} holds no finished training; finish it with: "
+            f"ramlib train {recipe.name} --resume"
+        )
+    model = recipe.build().eval()
+    pretrained.load_weights(model, weights)
+    return model
+
+
+def count_subset(recipe: recipes.Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
+    """How many of the first test canvases are named wrongly: what a test counts again."""
+    measure = _measure(recipe, model, "test", images, runs=0)["error"]
+    return {"n": images, "wrong": round(measure["value"] * images / 100)}
+
+
 def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     """Store the weights of `run` in half precision, measure what was stored, write the record."""
+    trained = _trained(recipe, run)
     checkpoint = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
     updates = checkpoint["global_step"]
     if updates != recipe.updates:
         raise ValueError(
             f"ship: {run} stopped at update {updates} of {recipe.updates}; finish it first"
         )
-    trained = recipe.build()
-    pretrained.load_weights(trained, run / "weights.safetensors")
+    differences = recipes.differences(recipe, checkpoint.get("recipe", {}))
+    if differences:
+        raise ValueError(f"ship: {run} was made with {', '.join(differences)}")
     target = pretrained.FOLDER / f"{recipe.name}.safetensors"
     pretrained.save_weights(
         trained, target, half=True, notes={"recipe": recipe.name, "version": ramlib.__version__}
@@ -111,6 +154,7 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     metrics = _measure(recipe, model, "test", images, runs=0)
     validation = _measure(recipe, model, "validation", images, runs=0)
     metrics["validation_error"] = validation["error"]
+    metrics["subset"] = count_subset(recipe, model)
     record = {
         "recipe": recipe.name,
         "row": recipe.row,
@@ -171,11 +215,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub.add_argument("--max-time", type=duration, help="stop after 90s, 45m, 2h or 01:30:00")
     sub.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    sub.add_argument("--devices", type=int, default=1, help="processes that share the batch")
-    sub.add_argument("--precision", help="32-true, 64-true, bf16-mixed or bf16-true")
-    sub.add_argument("--seed", type=int)
-    sub.add_argument("--updates", type=int)
-    sub.add_argument("--batch", type=int)
+    sub.add_argument("--devices", type=whole(1), default=1, help="processes that share the batch")
+    sub.add_argument("--precision", help="32-true, 64-true or bf16-mixed; else the recipe's")
+    sub.add_argument("--seed", type=whole(0), help="in place of the recipe's")
+    sub.add_argument("--updates", type=whole(1), help="in place of the recipe's")
+    sub.add_argument("--batch", type=whole(1), help="in place of the recipe's")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.set_defaults(run_command=train)
 
@@ -183,8 +227,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe")
     sub.add_argument("--run", type=Path, help="folder of a training run; else what ships")
     sub.add_argument("--split", choices=("validation", "test"), default="validation")
-    sub.add_argument("--images", type=int, default=evaluation.TEST_IMAGES)
-    sub.add_argument("--runs", type=int, default=0, help="noisy passes to average")
+    sub.add_argument("--images", type=whole(1), default=evaluation.TEST_IMAGES)
+    sub.add_argument("--passes", type=whole(0), default=0, help="noisy passes to average")
     sub.add_argument("--ship", action="store_true", help="keep weights and record (needs --run)")
     sub.set_defaults(run_command=evaluate)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ramlib import recipes
+from ramlib._checks import require
 from ramlib.interface import Classifier
 
 FOLDER = Path(__file__).parent / "weights"
@@ -37,6 +39,15 @@ def write_atomically(path: Path, write) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def _digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 over the names and the bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def save_weights(
     model: torch.nn.Module,
     path: Path | str,
@@ -50,7 +61,7 @@ def save_weights(
         model: any module.
         path: the file; written in one move, so an interrupted call leaves the old one.
         half: store float16.
-        notes: strings kept in the file's header.
+        notes: strings kept in the file's header, beside a digest of the weights.
 
     Raises:
         OSError: if `path` cannot be written.
@@ -59,7 +70,8 @@ def save_weights(
         name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
-    write_atomically(Path(path), lambda temporary: save_file(state, temporary, notes))
+    header = {**(notes or {}), "sha256": _digest(state)}
+    write_atomically(Path(path), lambda temporary: save_file(state, temporary, header))
 
 
 def load_weights(model: torch.nn.Module, path: Path | str) -> None:
@@ -74,9 +86,15 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"load_weights: no file {path}; {cure}")
     try:
-        state: dict[str, Tensor] = load_file(path)
+        with safe_open(path, "pt") as file:
+            notes = file.metadata() or {}
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"load_weights: {path} is damaged ({error}); {cure}") from error
+    require(
+        notes.get("sha256", digest := _digest(state)) == digest,
+        f"load_weights: {path} is damaged (its weights are not those that were written); {cure}",
+    )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -57,6 +59,7 @@ class Recipe:
         for field in ("updates", "batch"):
             value = getattr(self, field)
             require(value >= 1, f"Recipe: {field} must be at least 1, got {value}")
+        require(0 <= self.seed < 2**31, f"Recipe: seed must be in [0, 2**31), got {self.seed}")
         for field in ("rate", "clip"):
             value = getattr(self, field)
             require(value > 0, f"Recipe: {field} must be above 0, got {value}")
@@ -66,6 +69,33 @@ class Recipe:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self.model.build(self.task.image_shape, self.task.classes)
+
+
+# What a recipe is called changes nothing in what it trains.
+_NAMES = ("name", "row", "expects")
+
+
+def differences(recipe: Recipe, saved: dict[str, Any]) -> list[str]:
+    """In what a recipe that was saved as a dict differs, as in `seed=1 (now 0)`.
+
+    Args:
+        recipe: the recipe as it is now.
+        saved: `dataclasses.asdict` of a recipe; fields that it lacks are not compared.
+    """
+
+    def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    now = dict(flat(asdict(recipe)))
+    return [
+        f"{key}={value} (now {now.get(key)})"
+        for key, value in flat(saved)
+        if key not in _NAMES and value != now.get(key)
+    ]
 
 
 DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="all")

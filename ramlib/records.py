@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ramlib import recipes
 from ramlib._checks import require
 from ramlib.pretrained import write_atomically
 
@@ -40,7 +41,7 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores, no GPU"
 
 
-def write(record: dict[str, Any], folder: Path = FOLDER) -> Path:
+def write(record: dict[str, Any], folder: Path | None = None) -> Path:
     """Write `record` to `folder/<recipe>.json`, in one move.
 
     Raises:
@@ -51,31 +52,34 @@ def write(record: dict[str, Any], folder: Path = FOLDER) -> Path:
         set(record) == FIELDS,
         f"write: a record must have the fields {sorted(FIELDS)}, got {sorted(record)}",
     )
-    path = folder / f"{record['recipe']}.json"
+    path = (folder or FOLDER) / f"{record['recipe']}.json"
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
 
-def read(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def read(name: str, folder: Path | None = None) -> dict[str, Any]:
     """The record of a recipe.
 
     Raises:
         FileNotFoundError: if nothing was recorded for it.
         ValueError: if the file is damaged.
     """
-    path = folder / f"{name}.json"
+    path = (folder or FOLDER) / f"{name}.json"
     if not path.is_file():
-        raise FileNotFoundError(f"read: nothing was recorded for {name!r} in {folder}")
+        raise FileNotFoundError(f"read: nothing was recorded for {name!r} in {path.parent}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"read: {path} is damaged ({error})") from error
 
 
-def read_all(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """All records, by recipe name."""
-    return {path.stem: read(path.stem, folder) for path in sorted(folder.glob("*.json"))}
+def read_all(folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What was recorded of each recipe, in the order of the recipes."""
+    where = folder or FOLDER
+    return {
+        name: read(name, where) for name in recipes.RECIPES if (where / f"{name}.json").is_file()
+    }
 
 
 def curve(run: Path | str) -> pd.DataFrame:
@@ -84,7 +88,7 @@ def curve(run: Path | str) -> pd.DataFrame:
     A resumed training logs into a file of its own and may repeat steps; the later file counts.
 
     Returns:
-        Columns `step`, `loss`, `validation error, %` and `images/s`.
+        Columns `step`, `loss`, `validation error, %`, `gradient norm` and `images/s`.
 
     Raises:
         FileNotFoundError: if the folder holds no curve.

@@ -116,7 +116,7 @@ class ClutteredDigits:
         def draw(high: int, *shape: int) -> Int64[Tensor, "..."]:
             return torch.randint(high, shape, generator=generator, device=device)
 
-        canvas = torch.zeros(count, self.size * self.size, device=device)
+        canvas = torch.zeros(count, self.size * self.size, dtype=torch.float32, device=device)
         pixels = source.images.view(total, -1)
 
         def stamp(which: Tensor, at: Tensor, side: int, window: Tensor | None) -> None:
