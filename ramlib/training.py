@@ -37,6 +37,7 @@ from ramlib.recipes import Recipe
 # bf16-true: weights of eight bits do not feel a small update.
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512
+LOG_EVERY = 50  # updates
 
 
 def warmed_cosine(step: int, warmup: int, updates: int) -> float:
@@ -72,7 +73,7 @@ class Training(pl.LightningModule):
         batch = self.recipe.task.sample(count, split=split, generator=generator)
         return batch._replace(images=batch.images.to(self.dtype))
 
-    def training_step(self, _: Tensor, __: int) -> Tensor:
+    def training_step(self, _: int, __: int) -> Tensor:
         """Make a batch, look at it, and return the loss."""
         step = self.global_step * self.trainer.world_size + self.global_rank
         seed = (self.recipe.seed << 32) + step
@@ -82,7 +83,7 @@ class Training(pl.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def validation_step(self, _: Tensor, index: int) -> None:
+    def validation_step(self, _: int, index: int) -> None:
         """Count errors on validation canvases, the same ones each time."""
         batch = self.sample(VALIDATION_BATCH, "validation", index)
         wrong = self.model(batch.images).logits[:, -1].argmax(-1) != batch.labels
@@ -135,7 +136,7 @@ class Training(pl.LightningModule):
 class Throughput(Callback):
     """Writes images per second beside the loss, and keeps the wall time across resumptions."""
 
-    def __init__(self, every: int = 50) -> None:
+    def __init__(self, every: int) -> None:
         self.every, self.seconds = every, 0.0
 
     def on_train_start(self, trainer, module) -> None:
@@ -181,10 +182,21 @@ class Limit(Timer):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, without the version of its logger."""
+    """Lightning's bar, over all updates of the recipe."""
+
+    @property
+    def total_train_batches(self) -> int:
+        """Where the bar ends."""
+        return self.trainer.max_steps
+
+    def on_train_epoch_start(self, trainer, module) -> None:
+        """Begin where the checkpoint left off."""
+        super().on_train_epoch_start(trainer, module)
+        self.train_progress_bar.initial = trainer.global_step
+        self.train_progress_bar.set_description(module.recipe.name)
 
     def get_metrics(self, trainer, module) -> dict:
-        """Loss, validation error, images/s."""
+        """Loss, validation error, images/s; not the version of the logger."""
         return {k: v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
 
 
@@ -203,9 +215,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
 @contextmanager
 def _without_chatter() -> Iterator[None]:
     """Keep Lightning's advertisements, and warnings that do not concern us, off the screen."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in (
@@ -222,7 +235,8 @@ def _without_chatter() -> Iterator[None]:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _prepare(folder: Path) -> None:
@@ -243,9 +257,9 @@ def _steps_done(checkpoint: Path, recipe: Recipe) -> int:
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         done = state["global_step"]
     except (RuntimeError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"train: {checkpoint} is damaged ({str(error).splitlines()[0]}); delete it and train "
-            "from the start"
+            f"train: {checkpoint} is damaged ({reason}); delete it and train from the start"
         ) from error
     differences = recipes.differences(recipe, state.get("recipe", {}))
     require(
@@ -274,12 +288,12 @@ def train(
         recipe: what to train.
         folder: made if absent.
         resume: go on from `folder/last.ckpt` if it is there.
-        max_time: stop after so long, leaving a checkpoint.
+        max_time: stop after so long, counted from now, leaving a checkpoint.
         accelerator: Lightning's word for the device: `auto`, `cpu`, `gpu`.
         devices: number of processes; the batch is shared out among them.
         precision: Lightning's word for it; the recipe's when left out.
         checkpoint_every: updates between checkpoints and between validations.
-        quiet: without a progress bar.
+        quiet: print nothing at all, not even a progress bar.
 
     Returns:
         The trained module, and whether it reached the recipe's last update.
@@ -314,9 +328,10 @@ def train(
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
     module = Training(recipe)
+    every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [
         # Throughput first: a checkpoint then holds the time of the step it was made after.
-        Throughput(),
+        Throughput(every),
         # Only between steps: an exception may come after a step was taken and before it is counted.
         ModelCheckpoint(
             folder, "last", every_n_train_steps=checkpoint_every, enable_version_counter=False
@@ -338,7 +353,7 @@ def train(
                 check_val_every_n_epoch=None,
                 num_sanity_val_steps=0,
                 logger=CSVLogger(folder, "curve", version, flush_logs_every_n_steps=1),
-                log_every_n_steps=50,
+                log_every_n_steps=every,
                 callbacks=callbacks,
                 plugins=[AtomicCheckpoints()],
                 enable_progress_bar=not quiet,
