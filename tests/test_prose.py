@@ -46,6 +46,7 @@ PASSED = [
     "| {cite:t}`mnih2014recurrent` | 9.41 % |\n| --- | --- |\n| ours | {glue:text}`error` % |",
     "| step | rate |\n| --- | --- |\n| first | 0.001 |",
     "We reach {glue:text}`error` %.",
+    "One layer in place of two gives {glue:text}`one` %, two {glue:text}`two` %.",
     "We reach {glue:text}`error:.2f` % on 20,000 test images.",
     "We give a 95 % interval, and the 95 % confidence interval of the error.",
     "Four glimpses reduce the error.",

@@ -77,9 +77,9 @@ def typed_numbers(sentence: str) -> list[str]:
 def sentences(markdown: str, line: int = 1) -> Iterator[tuple[int, str]]:
     """The sentences of a MyST text, each with the line where its paragraph starts.
 
-    A citation becomes `{cite}`, a glued number disappears, a formula becomes the word "formula"
-    unless it is a mere number. Captions and alt texts count as prose; code does not. A row of a
-    table is one sentence, with the head of the table before it.
+    A citation becomes `{cite}`. A glued number becomes the word "measured", a formula the word
+    "formula" unless it is a mere number. Captions and alt texts count as prose; code does not.
+    A row of a table is one sentence, with the head of the table before it.
     """
     head, row = None, None
     for token in _MYST.parse(markdown):
@@ -175,8 +175,8 @@ def _inline(token: Token) -> str:
                 words.append("{cite}")
             elif name == "math":
                 words.append(_formula(child.content))
-            elif not name.startswith("glue"):
-                words.append(name)
+            else:
+                words.append("measured" if name.startswith("glue") else name)
         elif child.type in ("math_inline", "math_inline_double"):
             words.append(_formula(child.content))
         elif child.type == "code_inline":
