@@ -11,6 +11,8 @@ PORT ?= 8000
 
 # One thread per process: the same numbers on every run, and no waiting for a busy core.
 export OMP_NUM_THREADS ?= 1
+# Agg would leave the figures out of the chapters.
+unexport MPLBACKEND
 
 # The first Python that is new enough; name another with `make book PYTHON=...`.
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \

@@ -59,6 +59,12 @@ def stable_ids(sources: list[str]) -> list[str]:
     return ids
 
 
+def kernel_environment() -> dict[str, str]:
+    """One thread, for the same numbers on every run; no MPLBACKEND, for Agg leaves figures out."""
+    inherited = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    return {"OMP_NUM_THREADS": "1", **inherited}
+
+
 def run(text: Path) -> Path:
     """Execute a text from top to bottom and write its notebook, whole or not at all."""
     notebook = jupytext.read(text)
@@ -72,7 +78,7 @@ def run(text: Path) -> Path:
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(text.parent)}},
-    ).execute()
+    ).execute(env=kernel_environment())
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -106,9 +112,6 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = texts if options.all else [text for text in texts if is_stale(text)]
     if not chosen:
         print("every notebook agrees with its text; --all runs them all the same")
-    # One thread: the same numbers on every run, and no waiting for a busy core.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.pop("MPLBACKEND", None)  # Agg would leave the figures out
     for text in chosen:
         print(f"running {text.relative_to(BOOK.parent)}", flush=True)
         try:

@@ -1,0 +1,82 @@
+"""How chapters are run: the same bytes twice, the whole notebook or nothing."""
+
+import nbformat
+import pytest
+from nbclient.exceptions import CellExecutionError
+from run_chapters import is_stale, main, run, stable_ids
+
+CHAPTER = """---
+jupytext:
+  formats: ipynb,md:myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A chapter
+
+```{{code-cell}}
+import matplotlib.pyplot as plt
+
+_ = plt.plot([1, 2, 4])
+```
+
+```{{code-cell}}
+{cell}
+```
+"""
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """A text that was run once."""
+    text = tmp_path / "01_chapter.md"
+    text.write_text(CHAPTER.format(cell="print(6 * 7)"))
+    run(text)
+    return text
+
+
+def test_stores_outputs_and_runs_to_the_same_bytes(chapter):
+    notebook = chapter.with_suffix(".ipynb")
+    first = notebook.read_bytes()
+    _, plot, answer = nbformat.read(notebook, 4).cells
+    assert "image/png" in plot.outputs[0].data
+    assert answer.outputs[0].text == "42\n"
+    assert (plot.execution_count, answer.execution_count) == (1, 2)
+    assert run(chapter).read_bytes() == first
+
+
+def test_a_failing_cell_leaves_the_old_notebook(chapter):
+    notebook = chapter.with_suffix(".ipynb")
+    first = notebook.read_bytes()
+    chapter.write_text(CHAPTER.format(cell="1 / 0"))
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        run(chapter)
+    assert notebook.read_bytes() == first
+    assert sorted(path.name for path in chapter.parent.iterdir()) == [
+        "01_chapter.ipynb",
+        "01_chapter.md",
+    ]
+
+
+def test_a_changed_text_is_stale(chapter):
+    assert not is_stale(chapter)
+    chapter.write_text(CHAPTER.format(cell="print(6 * 8)"))
+    assert is_stale(chapter)
+    chapter.with_suffix(".ipynb").unlink()
+    assert is_stale(chapter)
+
+
+def test_ids_are_unique_and_keep_to_their_cells():
+    before = stable_ids(["a", "b", "a"])
+    after = stable_ids(["new", "a", "b", "a"])
+    assert len(set(before)) == 3
+    assert after[1:] == before
+
+
+def test_an_unknown_chapter_is_refused_by_name(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["book/99_nowhere.md"])
+    assert stop.value.code == 2
+    assert "99_nowhere.md is not a chapter's text" in capsys.readouterr().err
