@@ -68,11 +68,11 @@ def list_recipes(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train a recipe; write its weights when it is done."""
-    from ramlib import training  # Lightning takes seconds to import
-
     recipe = recipes.get(args.recipe)
     changes = {k: v for k in ("seed", "updates", "batch") if (v := getattr(args, k)) is not None}
     recipe = replace(recipe, **changes)
+    from ramlib import training  # takes seconds, so a wrong name is told before
+
     folder = args.runs / recipe.name
     module, finished = training.train(
         recipe,
@@ -146,6 +146,7 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     differences = recipes.differences(recipe, checkpoint.get("recipe", {}))
     if differences:
         raise ValueError(f"ship: {run} was made with {', '.join(differences)}")
+    frame = records.curve(run)
     target = pretrained.FOLDER / f"{recipe.name}.safetensors"
     pretrained.save_weights(
         trained, target, half=True, notes={"recipe": recipe.name, "version": ramlib.__version__}
@@ -178,7 +179,6 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
         "metrics": metrics,
     }
     print(records.write(record))
-    frame = records.curve(run)
     path = records.FOLDER / f"{recipe.name}-curve.csv"
     pretrained.write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
     print(path)

@@ -56,8 +56,9 @@ def share(hits: int, n: int) -> Measure:
     p, z2 = hits / n, z * z / n
     middle = (p + z2 / 2) / (1 + z2)
     half = z / (1 + z2) * math.sqrt(p * (1 - p) / n + z2 / (4 * n))
-    # At 0 and n hits an end of the interval is exact, and rounding would cross it.
-    return Measure(100 * p, 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0), n)
+    # At 0 and n hits an end of the interval is p itself, and rounding would cross it.
+    low, high = max(0.0, min(middle - half, p)), min(1.0, max(middle + half, p))
+    return Measure(100 * p, 100 * low, 100 * high, n)
 
 
 def canvases(
