@@ -1,6 +1,7 @@
 """The inventories in the repository are those that the tool writes, and Sphinx can read them."""
 
 import pytest
+import yaml
 from make_inventories import FOLDER, INVENTORIES, inventory
 from sphinx.util.inventory import InventoryFile
 
@@ -23,3 +24,11 @@ def test_a_name_leads_to_its_page():
     classes = read(FOLDER / "torch.inv")["py:class"]
     assert classes["torch.Size"][2] == "https://example.org/size.html#torch.Size"
     assert classes["Tensor"][2] == "https://example.org/tensors.html#torch.Tensor"
+
+
+def test_the_book_is_told_of_every_inventory():
+    config = yaml.safe_load((FOLDER.parent.parent / "_config.yml").read_text(encoding="utf-8"))
+    mapping = config["sphinx"]["config"]["intersphinx_mapping"]
+    assert {name: path for name, (_, path) in mapping.items()} == {
+        name: f"book/_inv/{name}.inv" for name in INVENTORIES
+    }

@@ -8,7 +8,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "book" / "_inv"
 
-# name, role, page. "$" in a page stands for the name, as in Sphinx's own inventories.
+# name, role, page. "$" in a page stands for the name, as in Sphinx's own inventories. Sphinx asks
+# for a class by the name in the signature or by the module that defines it, so some have two.
 PYTHON = [
     *(
         (name, "py:class", "library/stdtypes.html#$")
@@ -19,6 +20,7 @@ PYTHON = [
         for name in ("bool", "float", "int", "object")
     ),
     ("None", "py:data", "library/constants.html#$"),
+    ("datetime.timedelta", "py:class", "library/datetime.html#$"),
     ("pathlib.Path", "py:class", "library/pathlib.html#$"),
     ("collections.abc.Callable", "py:class", "library/collections.abc.html#$"),
     ("collections.abc.Iterable", "py:class", "library/collections.abc.html#$"),
@@ -52,20 +54,77 @@ TORCH = [
     ),
     *(
         (f"{place}.{name}", "py:class", f"generated/torch.nn.{name}.html#torch.nn.{name}")
-        for name, module in {"Module": "module", "GRUCell": "rnn", "Linear": "linear"}.items()
+        for name, module in {
+            "GRUCell": "rnn",
+            "Linear": "linear",
+            "Module": "module",
+            "Sequential": "container",
+        }.items()
         for place in ("torch.nn", f"torch.nn.modules.{module}")
+    ),
+    *(
+        (name, "py:class", "generated/torch.nn.parameter.Parameter.html#$")
+        for name in ("torch.nn.Parameter", "torch.nn.parameter.Parameter")
+    ),
+    *(
+        (name, "py:class", "data.html#torch.utils.data.DataLoader")
+        for name in ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader")
     ),
     ("torch.nn.functional.grid_sample", "py:function", "generated/$.html#$"),
     ("torch.autograd.gradcheck", "py:function", "generated/$.html#$"),
 ]
 JAXTYPING = [
-    (f"jaxtyping.{name}", "py:class", "api/array/#dtype")
+    (prefix + name, "py:class", "api/array/#dtype")
     for name in (
         *("Shaped", "Bool", "Num", "Inexact", "Float", "Float32", "Float64"),
         *("Integer", "Int", "Int32", "Int64", "UInt8"),
     )
+    for prefix in ("jaxtyping.", "")
 ]
-INVENTORIES = {"python": PYTHON, "torch": TORCH, "jaxtyping": JAXTYPING}
+LIGHTNING = [
+    (name, "py:class", page)
+    for name, page in {
+        "lightning.pytorch.core.module.LightningModule": "common/lightning_module.html",
+        "lightning.pytorch.callbacks.callback.Callback": "extensions/callbacks.html",
+        "lightning.pytorch.callbacks.timer.Timer": "extensions/callbacks.html",
+        "lightning.pytorch.callbacks.progress.tqdm_progress.TQDMProgressBar": (
+            "common/progress_bar.html"
+        ),
+        "lightning.fabric.plugins.io.torch_io.TorchCheckpointIO": (
+            "common/checkpointing_expert.html"
+        ),
+    }.items()
+]
+MATPLOTLIB = [
+    *(
+        (name, "py:class", "api/_as_gen/matplotlib.axes.Axes.html")
+        for name in ("matplotlib.axes.Axes", "matplotlib.axes._axes.Axes")
+    ),
+    ("matplotlib.figure.Figure", "py:class", "api/figure_api.html#$"),
+    ("matplotlib.animation.FuncAnimation", "py:class", "api/_as_gen/$.html"),
+]
+NUMPY = [
+    (name, "py:class", "reference/generated/numpy.ndarray.html")
+    for name in ("numpy.ndarray", "np.ndarray")
+]
+PANDAS = [
+    (name, "py:class", "reference/api/pandas.DataFrame.html")
+    for name in ("pandas.DataFrame", "pandas.core.frame.DataFrame")
+]
+IPYTHON = [
+    (name, "py:class", "api/generated/IPython.display.html#IPython.display.Markdown")
+    for name in ("IPython.display.Markdown", "IPython.core.display.Markdown", "Markdown")
+]
+INVENTORIES = {
+    "ipython": IPYTHON,
+    "jaxtyping": JAXTYPING,
+    "lightning": LIGHTNING,
+    "matplotlib": MATPLOTLIB,
+    "numpy": NUMPY,
+    "pandas": PANDAS,
+    "python": PYTHON,
+    "torch": TORCH,
+}
 
 
 def inventory(project: str, entries: list[tuple[str, str, str]]) -> bytes:

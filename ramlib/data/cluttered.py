@@ -90,7 +90,7 @@ class ClutteredDigits:
 
     @property
     def classes(self) -> int:
-        """How many labels there are: 10, 55 or 19."""
+        """How many labels there are (10, 55 or 19)."""
         return {"digit": 10, "pair": 55, "sum": 19}[self.target]
 
     @property
