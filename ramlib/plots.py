@@ -34,7 +34,7 @@ from ramlib.glimpse import GlimpseGrid
 if TYPE_CHECKING:
     from IPython.display import Markdown
 
-    from ramlib.model import Rollout
+    from ramlib.interface import Rollout
 
 # The members of seaborn's "colorblind" that stand out on black, in an order of large contrasts.
 WINDOW_COLOURS = tuple(sns.color_palette("colorblind").as_hex()[i] for i in (1, 9, 8, 6, 2, 4))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ramlib import plots
 from ramlib.glimpse import GlimpseGrid
-from ramlib.model import Rollout
+from ramlib.interface import Rollout
 
 LOOKS, SIZE, SIDE = 3, 5, 20
 
