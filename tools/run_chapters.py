@@ -77,6 +77,7 @@ def run(text: Path) -> Path:
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # else a busy machine may cut one line of output in two
         resources={"metadata": {"path": str(text.parent)}},
     ).execute(env=kernel_environment())
     notebook.metadata = nbformat.from_dict(
