@@ -55,6 +55,7 @@ serve: $(READY) ## serve the built book on http://localhost:8000 (PORT=... for a
 .PHONY: chapters
 chapters: $(READY) ## run the chapters whose text changed (ALL=1: every one; CHAPTER=book/02_glimpse.md: that one)
 	$(BIN)/python tools/run_chapters.py $(if $(ALL),--all) $(CHAPTER)
+	$(BIN)/python tools/make_pages.py
 
 # ---- experiments ----
 

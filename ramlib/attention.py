@@ -89,6 +89,7 @@ class AttentionPolicy(nn.Module):
         alpha: half-width of the uniform noise on the grid's centre and distances; 0 for none.
 
     Section III (grid), IV-A (relative shifts, limit) and IV-B (noise), Semeniuta & Barth (2016).
+    Eqs. 21 and 24, Gregor et al. (2015), with a distance for each axis.
     """
 
     def __init__(

@@ -168,6 +168,7 @@ class TestSize:
         assert GAMMA[0] / near <= grid.gamma.item() <= GAMMA[2] * near
 
     def test_each_answer_moves_its_own_parameter(self):
+        """Eq. 21, Gregor et al. (2015), with a distance for each axis."""
         policy = policy_of(Window(0.35))
         h2 = says(policy, [[1.0 * (row == i) for i in range(6)] for row in range(6)])
         grid, _ = policy(h2)

@@ -59,6 +59,7 @@ class TestGlimpseGrid:
         assert torch.cat(astuple(grid.map(torch.neg))).tolist() == [-1, -2, -3, -4, -5, -6]
 
     def test_ends_of_the_range_are_the_first_and_the_last_pixel(self):
+        """Eqs. 22-23, Gregor et al. (2015), counted from 0."""
         grid = grid_of((-1, -1, 1, 1, 1, 1), (0, 0, 1, 1, 1, 1), (1, 1, 1, 1, 1, 1))
         x, y = grid.centres((30, 50))
         assert x.tolist() == [0, 24.5, 49]
@@ -102,6 +103,7 @@ class TestGaussianFilterbank:
         ],
     )
     def test_matches_draws_formula_counted_from_one(self, centre, delta, sigma, filters, pixels):
+        """Eqs. 19-20 and 25-26, Gregor et al. (2015), as printed."""
         bank = bank_of(centre, delta, sigma, filters=filters, pixels=pixels)
         assert_near(bank, oracles.draw_filterbank(centre + 1, delta, sigma, filters, pixels))
 
@@ -186,6 +188,7 @@ class TestReadGlimpse:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("shape", [(1, 10, 10), (3, 9, 14), (2, 15, 6)])
     def test_matches_a_double_loop(self, shape, dtype):
+        """Eq. 27, Gregor et al. (2015), one weighted sum per pixel seen."""
         images = torch.rand(3, *shape, dtype=torch.float64).to(dtype)
         grid = random_grid(3, dtype)
         seen = read_glimpse(images, grid, 4)

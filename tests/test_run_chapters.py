@@ -1,9 +1,11 @@
 """How chapters are run: the same bytes twice, the whole notebook or nothing."""
 
+import json
+
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
-from run_chapters import is_stale, main, run, stable_ids
+from run_chapters import is_stale, keep_time, main, run, stable_ids
 
 CHAPTER = """---
 jupytext:
@@ -80,3 +82,11 @@ def test_an_unknown_chapter_is_refused_by_name(capsys):
         main(["book/99_nowhere.md"])
     assert stop.value.code == 2
     assert "99_nowhere.md is not a chapter's text" in capsys.readouterr().err
+
+
+def test_keeps_the_last_time_of_each_chapter(tmp_path):
+    for name, seconds in (("02_b", 7.0), ("01_a", 3.14159), ("02_b", 8.0)):
+        keep_time(tmp_path / f"{name}.md", seconds)
+    timings = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
+    assert {name: entry["seconds"] for name, entry in timings.items()} == {"01_a": 3.1, "02_b": 8.0}
+    assert all(entry["machine"] and entry["date"] for entry in timings.values())

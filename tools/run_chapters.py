@@ -4,13 +4,16 @@ python tools/run_chapters.py                   chapters whose text changed since
 python tools/run_chapters.py --all             every chapter
 python tools/run_chapters.py book/NAME.md ...  these chapters
 
-A second run writes the same bytes: cell ids come from the cells, and no time is recorded.
+A second run writes the same bytes: cell ids come from the cells, and the notebook records no time.
+How long a chapter ran is kept apart, in book/timings.json, for the page of timings.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +100,20 @@ def run(text: Path) -> Path:
     return out
 
 
+def keep_time(text: Path, seconds: float) -> None:
+    """Note in timings.json, beside the text, how long its chapter ran, and where and when."""
+    from ramlib import records  # imports torch, which only those who run chapters need
+
+    path = text.with_name("timings.json")
+    timings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    timings[text.stem] = {
+        "seconds": round(seconds, 1),
+        "machine": records.machine(),
+        "date": records.today(),
+    }
+    path.write_text(json.dumps(timings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--all", action="store_true", help="every chapter, changed or not")
@@ -115,11 +132,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("every notebook agrees with its text; --all runs them all the same")
     for text in chosen:
         print(f"running {text.relative_to(BOOK.parent)}", flush=True)
+        begun = time.perf_counter()
         try:
             run(text)
         except CellExecutionError as error:
             print(f"{text.name}: a cell failed, nothing was written\n{error}", file=sys.stderr)
             return 1
+        keep_time(text, time.perf_counter() - begun)
     return 0
 
 

@@ -1,0 +1,327 @@
+"""Write the pages that nobody types: claims, equations, timings.
+
+python tools/make_pages.py            write book/claims.md, book/equations.md and book/timings.md
+python tools/make_pages.py --check    write nothing; fail if a page is not current
+
+Sources: book/claims.toml and ramlib/records; book/equations.toml and the docstrings of the package
+and of its tests; book/timings.json, which tools/run_chapters.py writes.
+"""
+
+import argparse
+import ast
+import json
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ramlib import ablation, records
+from ramlib._files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+TIMINGS = BOOK / "timings.json"
+NOTE = "<!-- Written by tools/make_pages.py: edit its sources and run it again. -->"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+# ---- claims ----
+
+
+class Value(NamedTuple):
+    """A measured number, in percent where `unit` says so, with its interval if it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        """Two decimals, the interval in brackets."""
+        interval = "" if self.low is None else f" ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f}{self.unit}{interval}"
+
+
+def read_claims() -> list[dict[str, Any]]:
+    return tomllib.loads((BOOK / "claims.toml").read_text(encoding="utf-8"))["claims"]
+
+
+def measured(name: str, metric: str) -> Value | None:
+    """A metric of a recipe's record, or of a variant of the ablation; None before it is measured.
+
+    Raises:
+        KeyError: if the record has no such metric.
+    """
+    ledger = records.read_all()
+    rows = {row["recipe"]: row for row in ablation.read()}
+    if name in ledger:
+        found = ledger[name]["metrics"].get(metric)
+    elif name in rows:
+        found = rows[name][metric]
+    else:
+        return None
+    if isinstance(found, dict):
+        return Value(found["value"], found["low"], found["high"], " %")
+    return None if found is None else Value(found)
+
+
+def quantity(claim: dict[str, Any]) -> Value | None:
+    """What a claim is judged by: a measured value, or the ratio of two."""
+    if "of" not in claim:
+        return None
+    value = measured(*claim["of"])
+    if "over" not in claim or value is None:
+        return value
+    divisor = measured(*claim["over"])
+    return None if divisor is None else Value(value.value / divisor.value)
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Whether a claim was `reached`, `not reached` or `not measured`."""
+    ours = quantity(claim)
+    if ours is None:
+        return "not measured"
+    low, high = claim.get("at_least", float("-inf")), claim.get("at_most", float("inf"))
+    return "reached" if low <= ours.value <= high else "not reached"
+
+
+def claims_page() -> str:
+    claims = read_claims()
+    sections = defaultdict(list)
+    for claim in claims:
+        sections[claim["section"]].append(claim)
+    count = defaultdict(int)
+    for claim in claims:
+        count[verdict(claim)] += 1
+    parts = [
+        NOTE,
+        "(claims)=\n# Claims ledger",
+        "Every number and every claim of {cite:t}`semeniuta2016image`, and what became of it here. "
+        "A claim is *reached* if what we measured is at least as good as the paper's number or, "
+        "where the paper gives none, meets the reading stated beside it. The number in front of "
+        "the brackets decides; the brackets hold its 95 % interval. What was not measured is "
+        "listed all the same. Rows of other work are listed because the paper's tables hold them.",
+        f"Of {len(claims)} claims, {count['reached']} are reached, {count['not reached']} are not "
+        f"reached, and {count['not measured']} are not measured.",
+    ]
+    for section, members in sections.items():
+        rows = []
+        for claim in members:
+            ours = quantity(claim)
+            says = claim["says"] + (f" *(here: {claim['ours']})*" if "ours" in claim else "")
+            source = " / ".join(f"`{claim[key][0]}`" for key in ("of", "over") if key in claim)
+            shown = "" if ours is None else str(ours)
+            rows.append([says, claim.get("paper", ""), shown, verdict(claim), source])
+        head = ["Claim", "{cite:t}`semeniuta2016image`", "Ours", "Verdict", "Recipe"]
+        parts += [f"## {section}", table(head, rows)]
+    parts += ["## What each result took", costs()]
+    return "\n\n".join(parts) + "\n"
+
+
+def costs() -> str:
+    """How to get every measured number again, and what it cost."""
+    ledger = records.read_all()
+    if not ledger:
+        return "Nothing is measured yet."
+    rows = [
+        [
+            f"`make train RECIPE={name}`",
+            f"{record['updates']:,}",
+            f"{record['images_seen']:,}",
+            f"{record['wall_s'] / 60:.0f}",
+            record["machine"],
+            str(record["seed"]),
+            record["date"],
+        ]
+        for name, record in ledger.items()
+    ]
+    head = ["Command", "Updates", "Images seen", "Minutes", "Machine", "Seed", "Date"]
+    text = (
+        "The command trains a recipe; `ramlib evaluate NAME` measures what ships. "
+        "A recipe that starts from another's weights counts its own cost alone."
+    )
+    return f"{text}\n\n{table(head, rows)}"
+
+
+# ---- equations ----
+
+Equation = tuple[str, int]  # paper, number
+
+_CITED = re.compile(r"\b[Ee]qs?\. ((?:\d+(?:-\d+)?(?:, | and )?)+)([^;]{0,40})")
+
+
+def cited(docstring: str, papers: dict[str, str]) -> set[Equation]:
+    """The equations that a docstring names; those without an author are the paper's own."""
+    flat = " ".join(docstring.split())
+    own, *others = papers
+    found = set()
+    for match in _CITED.finditer(flat):
+        by = [key for key in others if match[2].lstrip(" ,").startswith(papers[key])]
+        for first, last in re.findall(r"(\d+)(?:-(\d+))?", match[1]):
+            numbers = range(int(first), int(last or first) + 1)
+            found |= {((by or [own])[0], number) for number in numbers}
+    return found
+
+
+def docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    """Every module, class and function of a file that has a docstring: `("Class.method", text)`."""
+
+    def walk(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+        if text := ast.get_docstring(node):
+            yield name, text
+        for child in node.body:
+            if isinstance(child, ast.ClassDef | ast.FunctionDef):
+                yield from walk(child, f"{name}.{child.name}" if name else child.name)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), "")
+
+
+def index(folder: Path, papers: dict[str, str]) -> dict[Equation, list[tuple[Path, str]]]:
+    """Equation -> where it is named, over all Python files of a folder."""
+    found = defaultdict(list)
+    for path in sorted(folder.rglob("*.py")):
+        for name, text in docstrings(path):
+            for equation in cited(text, papers):
+                found[equation].append((path, name))
+    return found
+
+
+class EquationRow(NamedTuple):
+    """One line of the index."""
+
+    paper: str
+    numbers: list[int]
+    says: str
+    chapter: str
+    label: str
+    objects: list[str]
+    tests: list[str]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def read_equations() -> tuple[dict[str, str], list[EquationRow], set[Equation]]:
+    """The papers, the lines of the index, and the equations that are named but not in it."""
+    source = tomllib.loads((BOOK / "equations.toml").read_text(encoding="utf-8"))
+    papers = source["papers"]
+    in_package, in_tests = index(ROOT / "ramlib", papers), index(ROOT / "tests", papers)
+    rows, listed = [], set()
+    for entry in source["equation"]:
+        keys = [(entry["paper"], number) for number in entry["numbers"]]
+        listed.update(keys)
+        objects = [
+            ".".join(filter(None, (module_name(path), name)))
+            for key in keys
+            for path, name in in_package[key]
+        ]
+        tests = [
+            f"{path.name}: {name.split('.')[-1]}"
+            for key in keys
+            for path, name in in_tests[key]
+            if name.split(".")[-1].startswith("test_")
+        ]
+        rows.append(
+            EquationRow(
+                **{key: entry[key] for key in ("paper", "numbers", "says", "chapter", "label")},
+                objects=list(dict.fromkeys(objects)),
+                tests=list(dict.fromkeys(tests)),
+            )
+        )
+    missing = {key for key in (*in_package, *in_tests) if key not in listed}
+    return papers, rows, missing
+
+
+def equations_page() -> str:
+    papers, rows, _ = read_equations()
+
+    def numbered(row: EquationRow) -> str:
+        return ", ".join(f"({number})" for number in row.numbers)
+
+    def code(names: list[str]) -> str:
+        return ", ".join(f"{{py:obj}}`{name}`" for name in names)
+
+    parts = [
+        NOTE,
+        "(equations)=\n# Equation index",
+        "From an equation to the object that computes it, the chapter that explains it and the "
+        "test that holds it, and back. Objects and tests are found by their docstrings.",
+        "## From equation to object",
+    ]
+    for paper in papers:
+        lines = [
+            [
+                numbered(row),
+                row.says,
+                code(row.objects),
+                f"{{doc}}`{row.chapter}`, {{eq}}`{row.label}`",
+                ", ".join(f"`{test}`" for test in row.tests),
+            ]
+            for row in rows
+            if row.paper == paper
+        ]
+        head = ["Equation", "It says", "Object", "Chapter", "Test"]
+        parts += [f"### {{cite:t}}`{paper}`", table(head, lines)]
+    back = defaultdict(list)
+    for row in rows:
+        for name in row.objects:
+            back[name].append(f"{numbered(row)} of {{cite:t}}`{row.paper}`")
+    lines = [[code([name]), "; ".join(where)] for name, where in sorted(back.items())]
+    parts += ["## From object to equation", table(["Object", "Equations"], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- timings ----
+
+
+def timings_page() -> str:
+    timings = json.loads(TIMINGS.read_text(encoding="utf-8")) if TIMINGS.is_file() else {}
+    rows = [
+        [f"{{doc}}`{name}`", f"{entry['seconds']:.0f}", entry["machine"], entry["date"]]
+        for name, entry in sorted(timings.items())
+    ]
+    shown = table(["Chapter", "Seconds", "Machine", "Date"], rows) if rows else "None is timed yet."
+    parts = [
+        NOTE,
+        "(timings)=\n# Timings",
+        "How long each chapter ran when its outputs were last made with `make chapters`, from "
+        "the first cell to the last, and on which machine. What the trained models took is in "
+        "the {doc}`claims`.",
+        shown,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"claims.md": claims_page, "equations.md": equations_page, "timings.md": timings_page}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail if a page is not current")
+    options = parser.parse_args(arguments)
+    stale = 0
+    for name, make in PAGES.items():
+        path, text = BOOK / name, make()
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale += 1
+        if options.check:
+            print(f"{path.relative_to(ROOT)} is not current; run: python tools/make_pages.py")
+        else:
+            write_atomically(path, lambda part, text=text: part.write_text(text, encoding="utf-8"))
+            print(path.relative_to(ROOT))
+    return 1 if options.check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
