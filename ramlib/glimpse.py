@@ -82,7 +82,10 @@ class GlimpseGrid:
         )
 
     def centres(self, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Centre in pixels, `(x, y)`, on an image of `image_size = (H, W)`."""
+        """Centre in pixels, `(x, y)`, on an image of `image_size = (H, W)`.
+
+        Eqs. 22-23, Gregor et al. (2015), but for the ends: theirs lie a pixel outside the image.
+        """
         height, width = image_size
         return (width - 1) / 2 * (self.c_x + 1), (height - 1) / 2 * (self.c_y + 1)
 
@@ -140,7 +143,7 @@ def gaussian_filterbank(
     Raises:
         ValueError: if the shapes do not match, or `filters` or `pixels` is below 1.
 
-    Eqs. 19-22 and 25-26, Gregor et al. (2015), counted from 0.
+    Eqs. 19-20 and 25-26, Gregor et al. (2015), counted from 0.
     """
     require(filters >= 1, f"gaussian_filterbank: filters must be at least 1, got {filters}")
     require(pixels >= 1, f"gaussian_filterbank: pixels must be at least 1, got {pixels}")
@@ -199,7 +202,7 @@ def read_glimpse(
         TypeError: if `images` is not floating point.
         ValueError: if the shapes do not fit, `size` is below 1 or `support` is below 1.
 
-    Eq. 2, Semeniuta & Barth (2016); eqs. 27, Gregor et al. (2015).
+    Eq. 2, Semeniuta & Barth (2016); eq. 27, Gregor et al. (2015).
     """
     require(
         images.ndim == 4 and images.shape[0] > 0,

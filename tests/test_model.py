@@ -83,11 +83,10 @@ class TestEquations:
 
                 for ours, theirs in zip(vars(rollout.grids).values(), parameters, strict=True):
                     assert_near(ours[b, t], theirs)
-                # This support covers the image but for a few pixels in the corners.
-                assert_near(rollout.glimpses[b, t], g, atol=1e-6, rtol=0)
+                assert_near(rollout.glimpses[b, t], g)
                 assert_near(rollout.shifts[b, t], [c_x - last[0], c_y - last[1]])
                 y = model.f_class(h1)[0]  # eq. 4
-                assert_near(rollout.logits[b, t], y, atol=1e-6, rtol=0)
+                assert_near(rollout.logits[b, t], y)
                 last = (c_x, c_y)
 
     def test_context_moves_the_first_look_top_down_but_not_bottom_up(self):
