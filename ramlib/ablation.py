@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ramlib import evaluation, records
+from ramlib._files import write_atomically
 from ramlib.attention import Window
-from ramlib.pretrained import write_atomically
 from ramlib.recipes import RECIPES, Recipe
 
 FILE = records.FOLDER / "ablation.json"

@@ -13,6 +13,7 @@ import torch
 
 import ramlib
 from ramlib import evaluation, pretrained, recipes, records, tables
+from ramlib._files import write_atomically
 from ramlib.data import mnist
 from ramlib.interface import Classifier
 
@@ -180,7 +181,7 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     }
     print(records.write(record))
     path = records.FOLDER / f"{recipe.name}-curve.csv"
-    pretrained.write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
+    write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
     print(path)
 
 
@@ -196,7 +197,7 @@ def table(args: argparse.Namespace) -> None:
     after = rest.split(README_END, 1)[1]
     filled = "\n\n".join(tables.markdown(number) for number in tables.ROWS)
     new = f"{before}{README_BEGIN}\n{filled}\n{README_END}{after}"
-    pretrained.write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
+    write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
     print(args.readme)
 
 

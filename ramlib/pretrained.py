@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,29 +12,10 @@ from torch import Tensor
 
 from ramlib import recipes
 from ramlib._checks import require
+from ramlib._files import write_atomically
 from ramlib.interface import Classifier
 
 FOLDER = Path(__file__).parent / "weights"
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call `write(temporary path)` and put the result at `path` in one move.
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(Path(temporary))
-        # mkstemp makes files for their owner alone; give this one the usual rights.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _digest(state: dict[str, Tensor]) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from ramlib import recipes
 from ramlib._checks import require
-from ramlib.pretrained import write_atomically
+from ramlib._files import write_atomically
 
 FOLDER = Path(__file__).parent / "records"
 

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ramlib import pretrained, recipes
 from ramlib._checks import require
+from ramlib._files import write_atomically
 from ramlib.recipes import Recipe
 
 # float16 is left out: its scaled gradients would have to be unscaled before they are clipped. So is
@@ -209,7 +210,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         """Write the whole file or none of it."""
-        pretrained.write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+        write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
 
 
 @contextmanager
