@@ -66,7 +66,7 @@ train: $(READY) ## train a recipe: make train RECIPE=digit-context (ARGS="--resu
 
 .PHONY: bench
 bench: $(READY) ## time the read, a training step and each module on this machine
-	$(BIN)/python tools/bench.py $(ARGS)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 # ---- checks: `make test` runs these in turn ----
 

@@ -7,13 +7,12 @@ tool reads prose. These checks close the gaps.
 import ast
 import re
 
-import jupytext
 import nbformat
 import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from prose import directives, sentences, typed_numbers
-from run_chapters import BOOK, chapter_texts, inputs
+from run_chapters import BOOK, chapter_texts, is_stale
 
 ROOT = BOOK.parent
 PAGES = sorted(BOOK.glob("*.md"))  # chapters, and pages without code
@@ -37,6 +36,8 @@ def read(path):
 
 def code_cells(text):
     """The cells of the notebook beside a text that hold code."""
+    if not text.with_suffix(".ipynb").exists():
+        pytest.skip("never run; test_every_text_has_its_notebook_... fails for it")
     cells = nbformat.read(text.with_suffix(".ipynb"), 4).cells
     return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
 
@@ -62,9 +63,8 @@ def test_every_text_has_its_notebook_and_every_notebook_its_text():
 
 @each_text
 def test_notebook_says_what_its_text_says(text):
-    notebook = nbformat.read(text.with_suffix(".ipynb"), 4)
     command = f"make chapters CHAPTER=book/{text.name}"
-    assert inputs(notebook) == inputs(jupytext.read(text)), f"the text changed; run: {command}"
+    assert not is_stale(text), f"the text changed; run: {command}"
 
 
 @each_text
@@ -169,7 +169,8 @@ def test_no_cell_ends_in_a_semicolon(text):
 
 
 def test_most_cells_fit_a_glance():
-    lengths = sorted(len(cell.source.splitlines()) for text in TEXTS for cell in code_cells(text))
+    run = [text for text in TEXTS if text.with_suffix(".ipynb").exists()]
+    lengths = sorted(len(cell.source.splitlines()) for text in run for cell in code_cells(text))
     assert lengths[9 * len(lengths) // 10] <= 25
 
 
@@ -208,7 +209,7 @@ def test_no_measured_number_is_typed_by_hand(page):
 
 
 @pytest.mark.parametrize(
-    "path", [*PAGES, *(text.with_suffix(".ipynb") for text in TEXTS)], ids=lambda path: path.name
+    "path", [*PAGES, *sorted(BOOK.glob("*.ipynb"))], ids=lambda path: path.name
 )
 def test_no_path_of_the_machine_that_ran_it(path):
     found = MACHINE_PATH.search(read(path))
