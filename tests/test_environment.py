@@ -1,5 +1,7 @@
 """pyproject.toml, constraints.txt and environment.yml agree on what the project needs."""
 
+import ast
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -14,6 +16,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 NEEDED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["dev"]]]
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name: PyPI's
+
+
+IMPORT_NAMES = {"pillow": "PIL"}
+UNIMPORTED = {"tabulate"}  # pandas asks for it when it writes a Markdown table
+BOOK_ONLY = {"IPython"}  # in a function that only chapters call
+
+
+def third_party_imports():
+    """The packages that the modules of ramlib import, by the name in the import statement."""
+    found = set()
+    for module in (ROOT / "ramlib").rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"ramlib"}
 
 
 def pins():
@@ -33,6 +52,11 @@ def conda_requirements():
 def bounds(requirements):
     names = {CONDA_NAMES.get(r.name, canonicalize_name(r.name)): r for r in requirements}
     return {name: str(requirement.specifier) for name, requirement in names.items()}
+
+
+def test_the_package_needs_what_it_imports_and_nothing_else():
+    declared = {Requirement(line).name for line in PROJECT["dependencies"]} - UNIMPORTED
+    assert third_party_imports() - BOOK_ONLY == {IMPORT_NAMES.get(name, name) for name in declared}
 
 
 def test_all_is_the_book_and_the_tests():
