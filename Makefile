@@ -105,4 +105,4 @@ format: $(READY) ## put the code in order
 .PHONY: clean
 clean: ## remove what was built (the virtual environment and finished runs stay)
 	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find ramlib tests tools book -name __pycache__ -prune -exec rm -rf {} +
+	find ramlib tests tools benchmarks book -name __pycache__ -prune -exec rm -rf {} +

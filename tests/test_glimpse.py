@@ -268,10 +268,10 @@ class TestReadGlimpse:
         alone = [read_glimpse(images[[b]], grid[[b]], 4) for b in range(5)]
         assert_near(together, torch.cat(alone))
 
-    @pytest.mark.parametrize("support", [None, 9])
+    @pytest.mark.parametrize("support", [None, 7])
     def test_gradcheck(self, support):
         """Value against slope, in float64, for images and all six parameters."""
-        images = torch.rand(2, 2, 13, 14, dtype=torch.float64, requires_grad=True)
+        images = torch.rand(2, 1, 10, 11, dtype=torch.float64, requires_grad=True)
         grid = grid_of(
             (0.21, -0.13, 1.1, 0.9, 0.7, 1.2), (-0.52, 0.83, 0.6, 1.7, 0.9, 0.6), requires_grad=True
         )
@@ -433,7 +433,7 @@ class TestExtremes:
         seen = read_glimpse(images, grid, size, support=support)
         assert seen.isfinite().all()
         assert seen.abs().max() <= 4 * 1.01  # a weighted mean of pixels in [0, 1], times gamma
-        seen.mean().backward()
+        seen.sum().backward()
         for name, tensor in {"images": images, **{n: getattr(grid, n) for n in NAMES}}.items():
             assert tensor.grad.isfinite().all(), name
 
