@@ -1,4 +1,4 @@
-"""The command line: `ramlib list | train | evaluate | table`."""
+"""The command line: `ramlib list | train | evaluate | table | data`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 import ramlib
 from ramlib import evaluation, pretrained, recipes, records, tables
 from ramlib._files import write_atomically
-from ramlib.data import mnist
+from ramlib.data import house_number_twin, mnist
 from ramlib.interface import Classifier
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -201,6 +201,19 @@ def table(args: argparse.Namespace) -> None:
     print(args.readme)
 
 
+def data(args: argparse.Namespace) -> None:
+    """Write a synthetic twin of a data set."""
+    folder = house_number_twin.write_twin(
+        args.out,
+        train=args.train,
+        test=args.test,
+        seed=args.seed,
+        colours=args.colours,
+        quiet=args.quiet,
+    )
+    print(f"{folder}\nname it to other commands as: RAMLIB_DATA={folder}")
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of all commands."""
     top = argparse.ArgumentParser(prog="ramlib", description=ramlib.__doc__)
@@ -237,6 +250,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("number", nargs="?", default="I", choices=tuple(tables.ROWS))
     sub.add_argument("--readme", type=Path, help="fill this file's results section")
     sub.set_defaults(run_command=table)
+    sub = commands.add_parser("data", help="write a synthetic twin of a data set")
+    sub.add_argument("name", choices=("house-numbers",))
+    sub.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")
+    sub.add_argument("--train", type=whole(2), default=30_000, help="images in train (30000)")
+    sub.add_argument("--test", type=whole(1), default=5_000, help="images in test (5000)")
+    sub.add_argument("--seed", type=whole(0), default=0, help="of all images (0)")
+    sub.add_argument("--colours", type=whole(2), help="in each file's palette; else all of them")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.set_defaults(run_command=data)
     return top
 
 

@@ -14,7 +14,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-NEEDED = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["dev"]]]
+PARTS = ("book", "dev", "fonts")
+NEEDED = [
+    Requirement(line)
+    for line in [*PROJECT["dependencies"], *(line for part in PARTS for line in EXTRAS[part])]
+]
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name: PyPI's
 
 
@@ -59,14 +63,20 @@ def test_the_package_needs_what_it_imports_and_nothing_else():
     assert third_party_imports() - BOOK_ONLY == {IMPORT_NAMES.get(name, name) for name in declared}
 
 
-def test_all_is_the_book_and_the_tests():
-    assert EXTRAS["all"] == ["ramlib[book,dev]"]
+def test_all_is_every_extra():
+    assert set(EXTRAS) == {*PARTS, "all"}
+    assert EXTRAS["all"] == [f"ramlib[{','.join(PARTS)}]"]
 
 
 def test_conda_gets_the_same_names_and_bounds():
     conda = bounds(conda_requirements())
     assert conda.pop("python") == PROJECT["requires-python"]
     assert conda == bounds(NEEDED)
+
+
+def test_conda_lists_nothing_twice():
+    names = [requirement.name for requirement in conda_requirements()]
+    assert len(names) == len(set(names))
 
 
 def test_conda_installs_the_project_itself():

@@ -15,6 +15,7 @@ SHIPPED = sorted(
     for folder, pattern in {
         "ramlib": "**/*.py",
         "ramlib/data/mnist_files": "*.gz",
+        "ramlib/data/house_number_files": "**/*.*",
         "ramlib/weights": "*.safetensors",
         "ramlib/records": "*",
     }.items()

@@ -1,0 +1,470 @@
+"""House numbers: SVHN's photographs in the official layout, cut to the number and made grey.
+
+A folder holds `train`, `test` and, if it was downloaded too, `extra`, each with PNG files and a
+`digitStruct.mat`. Three sets of images have this layout: the real SVHN, whole or in part; the
+synthetic twin that `ramlib data house-numbers` writes; and a small sample of the twin, which ships.
+
+Nothing but the crops is kept, one byte a pixel, in the user's cache and mapped into memory, so
+that a quarter of a million photographs pass through in bounded memory and are read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from PIL import Image
+from platformdirs import user_cache_path
+from torch import Tensor
+from tqdm import tqdm
+
+from ramlib._checks import require
+from ramlib._files import write_atomically
+from ramlib.data import digit_struct
+from ramlib.data.digit_struct import DigitStruct
+from ramlib.data.mnist import Split
+
+LONGEST = 5  # digits in a number
+STOP = 10  # the class after the last digit
+SPLIT_SEED = 0
+VALIDATION = 5_000  # images, or a tenth of them where there are fewer than 50,000
+OFFICIAL = {"train": 33_402, "test": 13_068, "extra": 202_353}
+
+SAMPLE = Path(__file__).parent / "house_number_files"
+TWIN_MARK = "twin.json"  # a folder with this file holds no photographs
+
+# Part of the cache's key: raise it when a crop would come out differently.
+_VERSION = 1
+_CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class Crop:
+    """How a photograph is cut.
+
+    Args:
+        expand: the box around all digits grows by this share of its width and of its height.
+        side: of the square that the result is scaled to, in pixels.
+    """
+
+    expand: float
+    side: int
+
+
+# Section IV-B, Semeniuta & Barth (2016).
+CROPS = {"tight": Crop(0.3, 64), "loose": Crop(1.3, 128)}
+
+
+class NumberBatch(NamedTuple):
+    """A batch of crops and what is known of them.
+
+    `images` are grey levels 0..255. `labels` are the digits from left to right, then 10s: the
+    class that says that none is left. `boxes` are the digits', xyxy in pixels of the crop, then
+    zeros.
+    """
+
+    images: Float[Tensor, "B 1 S S"]
+    labels: Int64[Tensor, "B 6"]
+    boxes: Float[Tensor, "B 5 4"]
+
+
+class Numbers(NamedTuple):
+    """All crops of one partition, as `NumberBatch` has them, but grey levels of one byte."""
+
+    images: UInt8[Tensor, "n S S"]
+    labels: Int64[Tensor, "n 6"]
+    boxes: Float[Tensor, "n 5 4"]
+    names: list[str]
+    left_out: list[str]
+
+
+def union_boxes(listed: DigitStruct) -> Float32[np.ndarray, "images 4"]:
+    """The box around all digits of each image, xyxy in pixels."""
+    low = np.minimum.reduceat(listed.boxes[:, :2], listed.starts)
+    high = np.maximum.reduceat(listed.boxes[:, 2:], listed.starts)
+    return np.concatenate([low, high], 1)
+
+
+def expand_boxes(boxes: Float32[np.ndarray, "n 4"], share: float) -> Float64[np.ndarray, "n 4"]:
+    """Grow boxes about their centres by `share` of their width and of their height."""
+    low, high = boxes[:, :2].astype(float), boxes[:, 2:].astype(float)
+    margin = share / 2 * (high - low)
+    return np.concatenate([low - margin, high + margin], 1)
+
+
+def cut(
+    path: Path, box: Float64[np.ndarray, " 4"], side: int
+) -> tuple[UInt8[np.ndarray, "side side"], Float64[np.ndarray, " 4"]]:
+    """Cut `box` out of a photograph, grey, scaled to a square.
+
+    What leaves the photograph is cut off before the scaling: no pixel is made up.
+
+    Args:
+        path: of the image.
+        box: xyxy in pixels.
+        side: of the square, in pixels.
+
+    Returns:
+        The grey levels, and the box that was really cut.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file cannot be read as an image, or the box lies outside it.
+    """
+    try:
+        with Image.open(path) as photograph:
+            grey = photograph.convert("L")
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise ValueError(
+            f"house_numbers.cut: {path} cannot be read as an image ({error}); unpack the official "
+            "archive again"
+        ) from error
+    frame = np.concatenate([box[:2].clip(min=0), np.minimum(box[2:], grey.size)])
+    require(
+        bool((frame[:2] < frame[2:]).all()),
+        f"house_numbers.cut: the box {box.round(1).tolist()} lies outside {path}, whose size is "
+        f"{grey.size}",
+    )
+    square = grey.resize((side, side), Image.Resampling.BILINEAR, box=tuple(frame))
+    return np.asarray(square), frame
+
+
+# ---- the cache: everything in it can be made again ----
+
+
+def cache_folder() -> Path:
+    """Where crops are kept: the folder `RAMLIB_CACHE`, or else the user's usual cache."""
+    named = os.environ.get("RAMLIB_CACHE")
+    return (Path(named) if named else user_cache_path("ramlib")) / "house-numbers"
+
+
+def _fingerprint(folders: list[Path]) -> str:
+    """A digest of the name, size and time of every file in the folders."""
+    digest = hashlib.sha256(str(_VERSION).encode())
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            files = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries)
+        digest.update(repr((folder.name, files)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _cache_of(root: Path, partitions: tuple[str, ...]) -> Path:
+    """The folder for what was made of these files; what was made of older ones is removed."""
+    place = hashlib.sha256(repr((str(root.resolve()), partitions)).encode()).hexdigest()[:16]
+    cache = cache_folder() / place / _fingerprint([root / name for name in partitions])
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(
+            f"house_numbers: the cache {cache} cannot be written ({error.strerror}); name another "
+            "folder as RAMLIB_CACHE"
+        ) from error
+    for other in cache.parent.iterdir():
+        if other != cache:
+            shutil.rmtree(other, ignore_errors=True)
+    return cache
+
+
+def _read_listing(root: Path, partitions: tuple[str, ...], quiet: bool) -> DigitStruct:
+    """Join the lists of several folders, and check that every file is there."""
+    parts = []
+    for partition in partitions:
+        part = digit_struct.read(root / partition, quiet=quiet)
+        present = set(os.listdir(root / partition))
+        absent = [name for name in part.names if name not in present]
+        if absent:
+            raise FileNotFoundError(
+                f"house_numbers: {len(absent)} of {len(part.names)} files that "
+                f"{root / partition / digit_struct.FILE} lists are not there, the first is "
+                f"{absent[0]}; unpack the official archive again"
+            )
+        parts.append(part)
+    return DigitStruct(
+        [f"{p}/{name}" for p, part in zip(partitions, parts, strict=True) for name in part.names],
+        *(np.concatenate([getattr(p, field) for p in parts]) for field in _ARRAYS),
+    )
+
+
+_ARRAYS = ("counts", "digits", "boxes")
+
+
+def _listing(root: Path, partitions: tuple[str, ...], cache: Path, quiet: bool) -> DigitStruct:
+    """The joined lists, from the cache if they are there and whole."""
+    path = cache / "index.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return DigitStruct(kept["names"].tolist(), *(kept[field] for field in _ARRAYS))
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        listed = _read_listing(root, partitions, quiet)
+
+    def write(temporary: Path) -> None:
+        arrays = {field: getattr(listed, field) for field in _ARRAYS}
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, names=np.array(listed.names), **arrays)
+
+    write_atomically(path, write)
+    return listed
+
+
+def _cut_all(
+    root: Path, listed: DigitStruct, crop: str, cache: Path, quiet: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crops `(n, S, S)` and the boxes that were cut `(n, 4)`, from the cache if they are there."""
+    n, kind = len(listed.names), CROPS[crop]
+    path, frames_path = cache / f"{crop}.npy", cache / f"{crop}-frames.npy"
+    try:
+        # Copy-on-write: nothing is read before it is used, and nothing is ever written back.
+        images = np.load(path, mmap_mode="c", allow_pickle=False)
+        frames = np.load(frames_path, allow_pickle=False)
+        if images.shape == (n, kind.side, kind.side) and frames.shape == (n, 4):
+            return images, frames
+    except (OSError, ValueError, EOFError):
+        pass
+    boxes = expand_boxes(union_boxes(listed), kind.expand)
+    frames = np.empty((n, 4))
+
+    def write(temporary: Path) -> None:
+        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (n, kind.side, kind.side))
+        bar = tqdm(total=n, desc=f"cutting {crop} crops", disable=quiet)
+        with ThreadPoolExecutor() as pool, bar:
+            for start in range(0, n, _CHUNK):
+                rows = range(start, min(start + _CHUNK, n))
+                done = pool.map(lambda i: cut(root / listed.names[i], boxes[i], kind.side), rows)
+                for i, (image, frame) in zip(rows, done, strict=True):
+                    images[i], frames[i] = image, frame
+                    bar.update()
+        images.flush()
+
+    write_atomically(path, write)
+    write_atomically(frames_path, lambda temporary: _save(temporary, frames))
+    return np.load(path, mmap_mode="c", allow_pickle=False), frames
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+# ---- the task ----
+
+
+def _padded(listed: DigitStruct, frames: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels `(n, 6)` and the digits' boxes in pixels of the crop `(n, 5, 4)`."""
+    n = len(listed.names)
+    row = np.arange(n).repeat(listed.counts)
+    place = np.arange(len(row)) - listed.starts.repeat(listed.counts)
+    labels = np.full((n, LONGEST + 1), STOP, np.int64)
+    labels[row, place] = listed.digits
+    corner, span = frames[:, :2], frames[:, 2:] - frames[:, :2]
+    boxes = np.zeros((n, LONGEST, 4), np.float32)
+    scaled = (listed.boxes.reshape(-1, 2, 2) - corner[row, None]) * (side / span[row, None])
+    boxes[row, place] = scaled.reshape(-1, 4)
+    return labels, boxes
+
+
+def _without(listed: DigitStruct, keep: np.ndarray) -> DigitStruct:
+    """The entries that `keep` says."""
+    digits = keep.repeat(listed.counts)
+    names = [name for name, kept in zip(listed.names, keep, strict=True) if kept]
+    return DigitStruct(names, listed.counts[keep], listed.digits[digits], listed.boxes[digits])
+
+
+@lru_cache(maxsize=8)
+def load(
+    root: Path,
+    part: Literal["training", "test"],
+    crop: str = "tight",
+    device: torch.device | str = "cpu",
+    *,
+    quiet: bool = False,
+) -> Numbers:
+    """The crops of one part of a folder, on `device`. Read once per process and device.
+
+    A number of more than five digits is left out, as Goodfellow et al. (2014) leave it; the
+    official training images hold one, and `left_out` names it.
+
+    Args:
+        root: the folder that holds `train` and `test`.
+        part: `training` is `train` and, if it is there, `extra`.
+        crop: `tight` or `loose`.
+        device: where the grey levels go; on the CPU they stay in the cache's file.
+        quiet: without progress bars.
+
+    Raises:
+        FileNotFoundError: if a folder, a list or a listed image is missing.
+        ValueError: if a list or an image is damaged, or a box lies outside its image.
+        OSError: if the cache cannot be written.
+    """
+    partitions = ("test",) if part == "test" else ("train", "extra")
+    partitions = tuple(p for p in partitions if p != "extra" or (root / p).is_dir())
+    for partition in partitions:
+        if not (root / partition).is_dir():
+            raise FileNotFoundError(f"house_numbers.load: no folder {root / partition}")
+    cache = _cache_of(root, partitions)
+    listed = _listing(root, partitions, cache, quiet)
+    keep = listed.counts <= LONGEST
+    left_out = [name for name, kept in zip(listed.names, keep, strict=True) if not kept]
+    listed = _without(listed, keep)
+    images, frames = _cut_all(root, listed, crop, cache, quiet)
+    labels, boxes = _padded(listed, frames, CROPS[crop].side)
+    tensors = (torch.from_numpy(array).to(device) for array in (images, labels, boxes))
+    return Numbers(*tensors, listed.names, left_out)
+
+
+def split_rows(n: int, split: Split) -> Int64[np.ndarray, " rows"]:
+    """Which rows of a part belong to `split`: all of `test`; the rest is drawn once for all.
+
+    The validation images are 5,000, or a tenth where there are fewer than 50,000, and at least one.
+    """
+    if split == "test":
+        return np.arange(n)
+    drawn = np.random.default_rng(SPLIT_SEED).permutation(n)
+    held_out = max(1, min(VALIDATION, n // 10))
+    return np.sort(drawn[:held_out] if split == "validation" else drawn[held_out:])
+
+
+def is_twin(root: Path) -> bool:
+    """Whether a folder was written by `ramlib data house-numbers`."""
+    return (root / TWIN_MARK).is_file()
+
+
+@dataclass(frozen=True)
+class HouseNumbers:
+    """Reading a house number, digit by digit.
+
+    Args:
+        data: the `sample` that ships, the synthetic `twin`, or `svhn`, real photographs.
+        crop: `tight` (64x64) or `loose` (128x128).
+        folder: where the images lie, in the official layout: this folder, or one in it that is
+            called like `data`. When left out, the environment's `RAMLIB_DATA`. The sample needs
+            none.
+
+    Raises:
+        ValueError: if an argument is unknown.
+
+    Section IV-B, Semeniuta & Barth (2016).
+    """
+
+    data: Literal["sample", "twin", "svhn"] = "sample"
+    crop: Literal["tight", "loose"] = "tight"
+    folder: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("data", ("sample", "twin", "svhn")), ("crop", tuple(CROPS))):
+            value = getattr(self, name)
+            require(
+                value in allowed,
+                f"HouseNumbers: {name} must be one of {', '.join(allowed)}, got {value!r}",
+            )
+
+    @property
+    def classes(self) -> int:
+        """Ten digits, and the class that says that none is left."""
+        return STOP + 1
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(C, H, W)` of one crop."""
+        side = CROPS[self.crop].side
+        return (1, side, side)
+
+    @property
+    def root(self) -> Path:
+        """The folder that holds `train` and `test`.
+
+        Raises:
+            FileNotFoundError: if no folder is named, or it does not hold this data.
+        """
+        if self.data == "sample":
+            return SAMPLE
+        cure = {
+            "twin": "write it with: ramlib data house-numbers --out FOLDER",
+            "svhn": "unpack train.tar.gz and test.tar.gz (and extra.tar.gz) of "
+            "http://ufldl.stanford.edu/housenumbers in it",
+        }[self.data]
+        named = self.folder or os.environ.get("RAMLIB_DATA")
+        if not named:
+            raise FileNotFoundError(
+                f"HouseNumbers: no folder is named for {self.data!r}; name one as RAMLIB_DATA, and "
+                f"{cure}"
+            )
+        for root in (Path(named), Path(named) / self.data):
+            # Photographs are never taken for synthetic images, nor these for photographs.
+            if (root / "train").is_dir() and is_twin(root) == (self.data == "twin"):
+                return root
+        raise FileNotFoundError(
+            f"HouseNumbers: neither {named} nor its folder {self.data!r} holds a folder 'train' of "
+            f"{'synthetic images' if self.data == 'twin' else 'photographs'}; {cure}"
+        )
+
+    def numbers(self, split: Split, device: torch.device | str = "cpu") -> tuple[Numbers, Tensor]:
+        """The part that holds `split`, and the rows that are of it."""
+        require(
+            split in ("train", "validation", "test"),
+            f"HouseNumbers: split must be one of train, validation, test, got {split!r}",
+        )
+        part = "test" if split == "test" else "training"
+        numbers = load(self.root, part, self.crop, torch.device(device))
+        rows = split_rows(len(numbers.labels), split)
+        return numbers, torch.from_numpy(rows).to(device)
+
+    def sample(
+        self, count: int, *, split: Split = "train", generator: torch.Generator
+    ) -> NumberBatch:
+        """Draw `count` crops, with repetition, on the generator's device.
+
+        Raises:
+            ValueError: if `count` is below 1, `split` is unknown or a file is damaged.
+            FileNotFoundError: if the folder or a file is missing.
+        """
+        require(count >= 1, f"HouseNumbers.sample: count must be at least 1, got {count}")
+        numbers, rows = self.numbers(split, generator.device)
+        chosen = torch.randint(len(rows), (count,), generator=generator, device=rows.device)
+        return _batch(numbers, rows[chosen])
+
+    def batches(
+        self, split: Split, *, batch: int = 500, device: torch.device | str = "cpu"
+    ) -> Iterator[NumberBatch]:
+        """Every crop of `split` once, in order."""
+        numbers, rows = self.numbers(split, device)
+        for some in rows.split(batch):
+            yield _batch(numbers, some)
+
+    def mean_image(self) -> Float[Tensor, "1 S S"]:
+        """Mean of the training crops, in grey levels."""
+        numbers, rows = self.numbers("train")
+        total = sum(numbers.images[some].double().sum(0) for some in rows.split(_CHUNK))
+        return (total / len(rows)).float()[None]
+
+    def describe(self) -> str:
+        """What the images are and how many, for a record: a twin or a subset says so."""
+        counts = {s: len(self.numbers(s)[1]) for s in ("train", "validation", "test")}
+        listed = ", ".join(f"{n} {split}" for split, n in counts.items())
+        if self.data != "svhn":
+            return f"synthetic twin of SVHN{' (the sample)' * (self.data == 'sample')}: {listed}"
+        images = counts["train"] + counts["validation"], counts["test"]
+        # The one number of six digits is left out of the first.
+        whole = images[1] == OFFICIAL["test"] and images[0] in (
+            OFFICIAL["train"] - 1,
+            OFFICIAL["train"] + OFFICIAL["extra"] - 1,
+        )
+        return f"SVHN{'' if whole else ' subset'}: {listed}"
+
+
+def _batch(numbers: Numbers, rows: Int64[Tensor, " B"]) -> NumberBatch:
+    images = numbers.images[rows][:, None].float()
+    return NumberBatch(images, numbers.labels[rows], numbers.boxes[rows])
