@@ -49,10 +49,11 @@ def require_images(
         ValueError: if its shape is wrong, it is empty, a pixel is not finite or is out of range.
     """
     low, high = value_range
+    cure = "call .float() on them" if high == 255 else f"divide 8-bit pixels by {255 / high:g}"
     if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(
             f"{where}: images must be floating point in [{low:g}, {high:g}], got {images.dtype}; "
-            f"divide 8-bit pixels by {255 / high:g} first"
+            f"{cure} first"
         )
     require_batch(where, images, image_shape)
     smallest, largest = (extreme.item() for extreme in torch.aminmax(images.detach()))

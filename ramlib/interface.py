@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +55,19 @@ class Classifier(nn.Module):
     def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """What training lowers: here the cross-entropy of the last look."""
         return F.cross_entropy(rollout.logits[:, -1], labels)
+
+    def objective(
+        self, images: Float[Tensor, "B C H W"], labels: Int64[Tensor, "B ..."]
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch, which a training step lowers."""
+        return self.loss(self(images), labels)
+
+    def wrong(self, rollout: Rollout, labels: Int64[Tensor, "B ..."]) -> Bool[Tensor, " B"]:
+        """Which images were named wrongly: here, after the last look."""
+        return rollout.logits[:, -1].argmax(-1) != labels
+
+    def adapt(self, task) -> None:
+        """Take from a task's training images what is not learnt by gradient; here, nothing."""
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Parameters of the attention policy, which learn at a rate of their own; none here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,13 +20,10 @@ from ramlib.networks import (
     ConvGlimpseNetwork,
     DenseGlimpseNetwork,
 )
-from ramlib.recurrence import RECURRENCES
+from ramlib.recurrence import RECURRENCES, State
 
-EYES = {
-    "dense": {},
-    "conv-3": {"widths": (16, 32, 32)},
-    "conv-5": {"widths": (16, 32, 32, 32, 32)},
-}
+# Channels of each glimpse network's convolutions.
+EYES = {"dense": (), "conv-3": (16, 32, 32), "conv-5": (16, 32, 32, 32, 32)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class RAMConfig:
         size: N, side of a glimpse.
         hidden: size of `h1`, `h2` and of every feature vector.
         eye: glimpse network: `dense`, `conv-3` or `conv-5`.
+        eye_width: factor on the channels of its convolutions.
         context: whether the context network exists.
         shrink: factor by which the context network averages the image down.
         window: start and limits of the attention window.
@@ -54,6 +52,7 @@ class RAMConfig:
     size: int = 12
     hidden: int = 256
     eye: Literal["dense", "conv-3", "conv-5"] = "dense"
+    eye_width: int = 1
     context: bool = True
     shrink: int = 2
     window: Window = field(default_factory=Window)
@@ -76,7 +75,9 @@ class RAMConfig:
                 value in allowed,
                 f"RAMConfig: {name} must be one of {', '.join(allowed)}, got {value!r}",
             )
-        require(self.glimpses >= 1, f"RAMConfig: glimpses must be at least 1, got {self.glimpses}")
+        for name in ("glimpses", "eye_width"):
+            value = getattr(self, name)
+            require(value >= 1, f"RAMConfig: {name} must be at least 1, got {value}")
         require(
             self.penalised_step is None or 1 <= self.penalised_step <= self.glimpses,
             f"RAMConfig: penalised_step must be in [1, {self.glimpses}] or None, "
@@ -87,6 +88,15 @@ class RAMConfig:
     def build(self, image_shape: tuple[int, int, int], classes: int) -> RecurrentAttentionModel:
         """The model with fresh weights."""
         return RecurrentAttentionModel(self, image_shape, classes)
+
+
+class Look(NamedTuple):
+    """One look: the state after it, where it was, what it saw, and how far the centre moved."""
+
+    state: State
+    grid: GlimpseGrid
+    glimpse: Float[Tensor, "B C N N"]
+    shift: Float[Tensor, "B 2"]
 
 
 class RecurrentAttentionModel(Classifier):
@@ -117,7 +127,8 @@ class RecurrentAttentionModel(Classifier):
         if config.eye == "dense":
             self.f_glimpse = DenseGlimpseNetwork(channels, config.size, width)
         else:
-            self.f_glimpse = ConvGlimpseNetwork(channels, config.size, width, **EYES[config.eye])
+            widths = [config.eye_width * least for least in EYES[config.eye]]
+            self.f_glimpse = ConvGlimpseNetwork(channels, config.size, width, widths)
         self.f_rec = RECURRENCES[config.recurrence](
             width, width if config.context else 0, width, config.recurrent_dropout
         )
@@ -144,27 +155,56 @@ class RecurrentAttentionModel(Classifier):
         """
         require_batch("RecurrentAttentionModel", images, self.image_shape)
         noisy = self.training if noisy is None else noisy
-        if torch.is_autocast_enabled(images.device.type):
-            # Once, and not again at every glimpse.
-            images = images.to(torch.get_autocast_dtype(images.device.type))
-        context = self.f_context(images) if self.f_context is not None else None
-        state = self.f_rec.begin(context, len(images))
-        grid, grids, glimpses, shifts, memories = None, [], [], [], []
+        images = self.preprocess(images)
+        state, grid, looks = self.begin(images), None, []
         for _ in range(self.config.glimpses):
-            state = self.f_rec.look(state)  # eq. 1
-            grid, shift = self.f_ext(state.h2, grid, noisy=noisy)  # eq. 2: where
-            g = read_glimpse(images, grid, self.config.size, support=self.f_ext.support)  # what
-            features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
-            state = self.f_rec.see(state, features)  # eq. 3
-            grids.append(grid)
-            glimpses.append(g)
-            shifts.append(shift)
-            memories.append(state.h1)
+            look = self.look(images, state, grid, noisy=noisy)
+            state, grid = look.state, look.grid
+            looks.append(look)
+        return self.rollout(looks)
+
+    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What the looks are taken from: in mixed precision, its type, once and for all looks."""
+        device = images.device.type
+        if torch.is_autocast_enabled(device):
+            return images.to(torch.get_autocast_dtype(device))
+        return images
+
+    def begin(self, images: Float[Tensor, "B C H W"]) -> State:
+        """The state before the first look: of preprocessed images, it knows the context alone."""
+        context = self.f_context(images) if self.f_context is not None else None
+        return self.f_rec.begin(context, len(images))
+
+    def look(
+        self,
+        images: Float[Tensor, "B C H W"],
+        state: State,
+        last: GlimpseGrid | None,
+        *,
+        noisy: bool,
+    ) -> Look:
+        """Eqs. 1-3: decide where to look, look there, and remember it.
+
+        Args:
+            images: from `preprocess`.
+            state: after the last look.
+            last: where that was; None before the first.
+            noisy: corrupt the grid.
+        """
+        state = self.f_rec.look(state)  # eq. 1
+        grid, shift = self.f_ext(state.h2, last, noisy=noisy)  # eq. 2: where
+        g = read_glimpse(images, grid, self.config.size, support=self.f_ext.support)  # what
+        features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
+        return Look(self.f_rec.see(state, features), grid, g, shift)  # eq. 3
+
+    def rollout(self, looks: list[Look]) -> Rollout:
+        """Join looks, and score the classes after each of them."""
+        memories = torch.stack([look.state.h1 for look in looks], 1)
         return Rollout(
-            self.f_class(torch.stack(memories, 1)),  # eq. 4
-            GlimpseGrid.stack(grids),
-            torch.stack(glimpses, 1),
-            torch.stack(shifts, 1),
+            self.f_class(memories),  # eq. 4
+            GlimpseGrid.stack([look.grid for look in looks]),
+            torch.stack([look.glimpse for look in looks], 1),
+            torch.stack([look.shift for look in looks], 1),
         )
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:

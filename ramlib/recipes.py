@@ -13,9 +13,11 @@ from ramlib._checks import require
 from ramlib.attention import Window
 from ramlib.baselines.cnn import CNNConfig
 from ramlib.data.cluttered import ClutteredDigits
+from ramlib.data.house_numbers import HouseNumbers
 from ramlib.inhibition import ReadAgainConfig
 from ramlib.interface import Classifier
 from ramlib.model import RAMConfig
+from ramlib.reader import JoinedReaderConfig, ReaderConfig
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Recipe:
 
     name: str
     row: str
-    task: ClutteredDigits
-    model: RAMConfig | ReadAgainConfig | CNNConfig
+    task: ClutteredDigits | HouseNumbers
+    model: RAMConfig | ReadAgainConfig | CNNConfig | ReaderConfig | JoinedReaderConfig
     updates: int
     batch: int = 128
     rate: float = 1e-3

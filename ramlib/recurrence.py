@@ -70,6 +70,11 @@ class State:
     h2: Float[Tensor, "B H"] | None
     clue: Float[Tensor, "B gates"]
 
+    def first(self, n: int) -> State:
+        """The state of the first `n` images."""
+        layers = (None if layer is None else layer[:n] for layer in (self.h1, self.h2))
+        return State(*layers, self.clue[:n])
+
 
 class TopDownRecurrence(nn.Module):
     """Two layers, `h2` before `h1`.

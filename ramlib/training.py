@@ -67,6 +67,7 @@ class Training(pl.LightningModule):
         self.model = recipe.build()
         if recipe.start is not None:
             pretrained.start_from(self.model, pretrained.load(recipe.start).state_dict())
+        self.model.adapt(recipe.task)
 
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
@@ -80,14 +81,14 @@ class Training(pl.LightningModule):
         seed = (self.recipe.seed << 32) + step
         torch.manual_seed(seed)  # dropout and grid noise
         batch = self.sample(self.recipe.batch // self.trainer.world_size, "train", seed)
-        loss = self.model.loss(self.model(batch.images), batch.labels)
+        loss = self.model.objective(batch.images, batch.labels)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, _: int, index: int) -> None:
         """Count errors on validation canvases, the same ones each time."""
         batch = self.sample(VALIDATION_BATCH, "validation", index)
-        wrong = self.model(batch.images).logits[:, -1].argmax(-1) != batch.labels
+        wrong = self.model.wrong(self.model(batch.images), batch.labels)
         self.log(
             "validation error, %",
             100 * wrong.float().mean(),
