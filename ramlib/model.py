@@ -22,6 +22,8 @@ from ramlib.networks import (
 )
 from ramlib.recurrence import RECURRENCES, State
 
+# Which looks the loss charges.
+SUPERVISION = {"last": slice(-1, None), "after-first": slice(1, None), "all": slice(None)}
 # Channels of each glimpse network's convolutions.
 EYES = {"dense": (), "conv-3": (16, 32, 32), "conv-5": (16, 32, 32, 32, 32)}
 
@@ -45,7 +47,8 @@ class RAMConfig:
         recurrence: `top-down` (the paper's), `bottom-up` or `one-layer`.
         dropout: on the glimpse network's output.
         recurrent_dropout: on the candidate states.
-        supervision: classify after the `last` look only, or after `all` of them.
+        supervision: classify after the `last` look only, after every look but the first
+            (`after-first`), or after `all` of them.
     """
 
     glimpses: int = 4
@@ -62,13 +65,13 @@ class RAMConfig:
     recurrence: Literal["top-down", "bottom-up", "one-layer"] = "top-down"
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
-    supervision: Literal["last", "all"] = "last"
+    supervision: Literal["last", "after-first", "all"] = "last"
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("eye", tuple(EYES)),
             ("recurrence", tuple(RECURRENCES)),
-            ("supervision", ("last", "all")),
+            ("supervision", tuple(SUPERVISION)),
         ):
             value = getattr(self, name)
             require(
@@ -82,6 +85,10 @@ class RAMConfig:
             self.penalised_step is None or 1 <= self.penalised_step <= self.glimpses,
             f"RAMConfig: penalised_step must be in [1, {self.glimpses}] or None, "
             f"got {self.penalised_step}",
+        )
+        require(
+            self.supervision != "after-first" or self.glimpses >= 2,
+            f"RAMConfig: supervision after-first needs at least 2 glimpses, got {self.glimpses}",
         )
         require(0 <= self.dropout < 1, f"RAMConfig: dropout must be in [0, 1), got {self.dropout}")
 
@@ -209,12 +216,9 @@ class RecurrentAttentionModel(Classifier):
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """Cross-entropy of the supervised looks, plus the shift penalty where it is charged."""
-        logits = rollout.logits
-        if self.config.supervision == "last":
-            value = F.cross_entropy(logits[:, -1], labels)
-        else:
-            looks = logits.shape[1]
-            value = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(looks))
+        logits = rollout.logits[:, SUPERVISION[self.config.supervision]]
+        looks = logits.shape[1]
+        value = F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(looks))
         if self.config.penalised_step is not None:
             value = value + shift_penalty(rollout.shifts[:, self.config.penalised_step - 1]).mean()
         return value

@@ -246,6 +246,14 @@ class TestLoss:
         by_hand = sum(math.log1p(math.exp(-margin)) for margin in (-2, 1.5, 1, 2)) / 4
         assert value.item() == pytest.approx(by_hand)
 
+    def test_of_all_looks_but_the_first_by_hand(self):
+        """A third look with margins 0.5 and 3 joins the second's, 1.5 and 2."""
+        third = torch.tensor([[[0.5, 0.0]], [[0.0, 3.0]]]).double()
+        rollout = rollout_of(torch.cat([self.LOGITS, third], 1), torch.zeros(2, 3, 2).double())
+        value = model_of(supervision="after-first").loss(rollout, self.LABELS)
+        by_hand = sum(math.log1p(math.exp(-margin)) for margin in (1.5, 2, 0.5, 3)) / 4
+        assert value.item() == pytest.approx(by_hand)
+
     def test_charges_eq_5_on_the_third_step_alone(self):
         """a = b = 0.1; shifts of length 0 and sqrt(0.2) at the third step, large elsewhere."""
         logits = torch.zeros(2, 4, 2).double()
@@ -352,7 +360,14 @@ class TestBadInput:
         [
             ({"eye": "deep"}, "eye must be one of dense, conv-3, conv-5, got 'deep'"),
             ({"recurrence": "up"}, "recurrence must be one of top-down, bottom-up, one-layer"),
-            ({"supervision": "first"}, "supervision must be one of last, all, got 'first'"),
+            (
+                {"supervision": "after-first", "glimpses": 1},
+                "supervision after-first needs at least 2 glimpses, got 1",
+            ),
+            (
+                {"supervision": "first"},
+                "supervision must be one of last, after-first, all, got 'first'",
+            ),
             ({"glimpses": 0}, "glimpses must be at least 1, got 0"),
             ({"penalised_step": 0}, "penalised_step must be in [1, 2] or None, got 0"),
             ({"penalised_step": 3}, "penalised_step must be in [1, 2] or None, got 3"),

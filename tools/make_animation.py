@@ -26,8 +26,8 @@ def main() -> None:
         rollout = model(batch.images[:1])
     animation = animate_rollout(batch.images[0], rollout.grids[0], rollout.glimpses[0])
     save_animation(animation, FOLDER / "looking.gif")
-    still = show_rollouts(batch.images[:1], rollout)
-    still.savefig(FOLDER / "looking-still.png")
+    axes = show_rollouts(batch.images[:1], rollout)
+    axes[0, 0].figure.savefig(FOLDER / "looking-still.png")
 
 
 if __name__ == "__main__":
