@@ -16,6 +16,7 @@ from ramlib.data.house_number_twin import (
     HEIGHT,
     LARGEST,
     LENGTHS,
+    Box,
     around,
     draw_digits,
     draw_image,
@@ -121,7 +122,7 @@ class TestBoxes:
         assert ((boxes >= 0) & (boxes <= sizes)).mean() > 0.98
 
     def test_around_is_the_least_box_that_holds_all(self):
-        assert around([(1.0, 2.0, 3.0, 4.0), (0.0, 3.0, 2.0, 9.0)]) == (0, 2, 3, 9)
+        assert around([Box(1.0, 2.0, 3.0, 4.0), Box(0.0, 3.0, 2.0, 9.0)]) == (0, 2, 3, 9)
 
 
 class TestImages:

@@ -30,6 +30,7 @@ PYTHON = [
     *(
         (name, "py:exception", "library/exceptions.html#$")
         for name in (
+            "FileExistsError",
             "FileNotFoundError",
             "IndexError",
             "KeyError",
@@ -104,8 +105,19 @@ MATPLOTLIB = [
     ("matplotlib.animation.FuncAnimation", "py:class", "api/_as_gen/$.html"),
 ]
 NUMPY = [
-    (name, "py:class", "reference/generated/numpy.ndarray.html")
-    for name in ("numpy.ndarray", "np.ndarray")
+    *(
+        (name, "py:class", "reference/generated/numpy.ndarray.html")
+        for name in ("numpy.ndarray", "np.ndarray", "ndarray")  # jaxtyping prints the short one
+    ),
+    *(
+        (name, "py:class", "reference/random/generator.html#numpy.random.Generator")
+        for name in ("numpy.random.Generator", "numpy.random._generator.Generator")
+    ),
+]
+PILLOW = [
+    (prefix + name, "py:class", f"reference/{name.split('.')[0]}.html#PIL.{name}")
+    for name in ("Image.Image", "ImageFont.FreeTypeFont")
+    for prefix in ("PIL.", "")  # a tuple's fields have the name in the source
 ]
 PANDAS = [
     (name, "py:class", "reference/api/pandas.DataFrame.html")
@@ -122,6 +134,7 @@ INVENTORIES = {
     "matplotlib": MATPLOTLIB,
     "numpy": NUMPY,
     "pandas": PANDAS,
+    "pillow": PILLOW,
     "python": PYTHON,
     "torch": TORCH,
 }

@@ -33,7 +33,6 @@ from ramlib.data.house_numbers import TWIN_MARK
 Colour = Float[np.ndarray, " 3"]
 Plane = Float[np.ndarray, "height width"]
 Picture = Float[np.ndarray, "height width 3"]
-Box = tuple[float, float, float, float]
 
 # Shares of the lengths 1 to 5, and counts of the digits 0 to 9, in 2,000 training photographs of
 # SVHN. None of them has five digits; few of the others have.
@@ -63,6 +62,15 @@ MATPLOTLIB = (
     "DejaVuSerif-BoldItalic", "DejaVuSansMono-Bold", "STIXGeneral", "STIXGeneralBol",
     "STIXGeneralBolIta", "STIXGeneralItalic", "cmb10", "cmr10", "cmss10",
 )  # fmt: skip
+
+
+class Box(NamedTuple):
+    """A box in pixels: its edges."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
 
 
 class HouseNumber(NamedTuple):
@@ -158,7 +166,7 @@ def draw_digits(rng: np.random.Generator) -> list[int]:
 def around(boxes: Iterable[Box]) -> Box:
     """The box around several."""
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return min(lefts), min(tops), max(rights), max(bottoms)
+    return Box(min(lefts), min(tops), max(rights), max(bottoms))
 
 
 def set_number(digits: list[int], height: float, rng: np.random.Generator) -> Layer:
@@ -194,7 +202,7 @@ def set_number(digits: list[int], height: float, rng: np.random.Generator) -> La
         y = pad + rise + tallest - glyph.height + slope * (x + glyph.width / 2 - pad - span / 2)
         y += rng.normal(0, 0.04) * height * apart
         ink.paste(255, (round(x), round(y)), glyph)
-        boxes.append((x, y, x + glyph.width, y + glyph.height))
+        boxes.append(Box(x, y, x + glyph.width, y + glyph.height))
         x += glyph.width + gap
     plate, border = _draw_plate(size, around(boxes), height, rng)
     others = _draw_others(size, around(boxes), kind, height, rng)
@@ -279,7 +287,7 @@ def _seen(box: Box, projection: Float[np.ndarray, "3 3"]) -> Box:
     x1, y1, x2, y2 = box
     corners = projection @ np.array([[x1, x2, x1, x2], [y1, y1, y2, y2], [1, 1, 1, 1]])
     x, y = corners[:2] / corners[2]
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+    return Box(float(x.min()), float(y.min()), float(x.max()), float(y.max()))
 
 
 def _frame(number: Box, rng: np.random.Generator) -> tuple[tuple[int, int], tuple[float, float]]:
@@ -459,7 +467,7 @@ def draw_image(seed: int | tuple[int, ...]) -> HouseNumber:
     # People drew SVHN's boxes, in whole pixels and not to the pixel.
     drawn = (np.array(boxes) + rng.normal(0, 0.02 * height, (len(boxes), 4))).round()
     drawn[:, 2:] = np.maximum(drawn[:, 2:], drawn[:, :2] + 2)
-    return HouseNumber(Image.fromarray(photograph), digits, [tuple(box) for box in drawn.tolist()])
+    return HouseNumber(Image.fromarray(photograph), digits, [Box(*box) for box in drawn.tolist()])
 
 
 # ---- the folder ----
