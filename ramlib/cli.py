@@ -15,6 +15,7 @@ import ramlib
 from ramlib import evaluation, pretrained, recipes, records, tables
 from ramlib._files import write_atomically
 from ramlib.data import house_number_twin, mnist
+from ramlib.data.house_numbers import HouseNumbers
 from ramlib.interface import Classifier
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -58,13 +59,15 @@ def whole(least: int) -> Callable[[str], int]:
 def list_recipes(args: argparse.Namespace) -> None:
     """One line per recipe: name, row, budget, and its measured error."""
     ledger = records.read_all()
+    width = max(map(len, recipes.RECIPES))
     for name, recipe in recipes.RECIPES.items():
         error = (
             f"{ledger[name]['metrics']['error']['value']:5.2f} % test error"
             if name in ledger
             else "not measured"
         )
-        print(f"{name:<22} {recipe.updates:>7} updates of {recipe.batch}  {error:<20} {recipe.row}")
+        budget = f"{recipe.updates:>7} updates of {recipe.batch}"
+        print(f"{name:<{width}} {budget}  {error:<20} {recipe.row}")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -97,9 +100,12 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _measure(recipe: recipes.Recipe, model, split: str, images: int, runs: int) -> dict:
-    batches = evaluation.canvases(recipe.task, images, split=split)
-    evaluate_task = {1: evaluation.evaluate_digits, 2: evaluation.evaluate_pairs}
-    report = evaluate_task[recipe.task.digits](model, batches, runs=runs)
+    if isinstance(recipe.task, HouseNumbers):
+        report = evaluation.evaluate_numbers(model, recipe.task.batches(split, images), runs=runs)
+    else:
+        batches = evaluation.canvases(recipe.task, images, split=split)
+        evaluate_task = {1: evaluation.evaluate_digits, 2: evaluation.evaluate_pairs}
+        report = evaluate_task[recipe.task.digits](model, batches, runs=runs)
     return {name: m.as_dict() for name, m in vars(report).items() if m is not None}
 
 
@@ -132,7 +138,18 @@ def _trained(recipe: recipes.Recipe, run: Path) -> Classifier:
 def count_subset(recipe: recipes.Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
     """How many of the first test canvases are named wrongly: what a test counts again."""
     measure = _measure(recipe, model, "test", images, runs=0)["error"]
-    return {"n": images, "wrong": round(measure["value"] * images / 100)}
+    return {"n": measure["n"], "wrong": round(measure["value"] * measure["n"] / 100)}
+
+
+def _describe(recipe: recipes.Recipe, images: int) -> str:
+    """The data of a record, and how much of it there was."""
+    if isinstance(recipe.task, HouseNumbers):
+        return recipe.task.describe()
+    return (
+        f"cluttered canvases of real MNIST: {len(mnist.load('train').labels)} training digits, "
+        f"made fresh; {images} test canvases of {len(mnist.load('test').labels)} test digits, "
+        f"seed {evaluation.TEST_SEED}"
+    )
 
 
 def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
@@ -162,9 +179,7 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
         "row": recipe.row,
         "task": asdict(recipe.task),
         "model": asdict(recipe.model),
-        "data": f"cluttered canvases of real MNIST: {len(mnist.load('train').labels)} training "
-        f"digits, made fresh; {images} test canvases of "
-        f"{len(mnist.load('test').labels)} test digits, seed {evaluation.TEST_SEED}",
+        "data": _describe(recipe, images),
         "seed": recipe.seed,
         "updates": updates,
         "batch": recipe.batch,

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from ramlib._checks import require
 from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits, boxes_overlap
+from ramlib.data.house_numbers import STOP, NumberBatch
 from ramlib.data.mnist import Split
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier
+from ramlib.reader import Reader
 
 # The canvases of the test are made from this seed, which no training uses.
 TEST_SEED = 2016
@@ -233,6 +235,55 @@ def evaluate_pairs(
             both += int((on.any(1).all(-1) & is_apart).sum())
     return PairReport(
         share(wrong, n), share(wrong_apart, apart), share(both, apart) if looks else None
+    )
+
+
+@dataclass(frozen=True)
+class NumberReport:
+    """What is measured of a reader.
+
+    Args:
+        error: share of numbers in which any digit, or the length, was read wrongly.
+        digit_error: share of digits that were read wrongly, or not at all, at their places from
+            the left.
+        too_long: share of numbers in which more digits were read than there are.
+        too_short: share of numbers in which fewer were.
+    """
+
+    error: Measure
+    digit_error: Measure
+    too_long: Measure
+    too_short: Measure
+
+
+@torch.inference_mode()
+def evaluate_numbers(
+    model: Reader, batches: Iterator[NumberBatch], *, runs: int = 0
+) -> NumberReport:
+    """Errors of `model` over `batches` of house numbers.
+
+    Args:
+        model: in evaluation mode.
+        batches: from `HouseNumbers.batches`.
+        runs: noisy passes to average; 0 for one deterministic pass.
+
+    Raises:
+        ValueError: if `model` is in training mode.
+    """
+    _in_evaluation_mode(model)
+    n = digits = wrong = wrong_digits = too_long = too_short = 0
+    for batch in batches:
+        read = model.predict(batch.images, passes=runs)
+        is_digit = batch.labels != STOP
+        longer = (read != STOP).sum(1) - is_digit.sum(1)
+        n += len(read)
+        digits += int(is_digit.sum())
+        wrong += int((read != batch.labels).any(1).sum())
+        wrong_digits += int(((read != batch.labels) & is_digit).sum())
+        too_long += int((longer > 0).sum())
+        too_short += int((longer < 0).sum())
+    return NumberReport(
+        share(wrong, n), share(wrong_digits, digits), share(too_long, n), share(too_short, n)
     )
 
 

@@ -98,16 +98,23 @@ def shipped() -> list[str]:
     return [name for name in recipes.RECIPES if (FOLDER / f"{name}.safetensors").is_file()]
 
 
-def load(name: str, device: torch.device | str = "cpu") -> Classifier:
+def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = None) -> Classifier:
     """A trained model by its recipe's name, in evaluation mode.
+
+    Args:
+        name: of the recipe.
+        device: where the model goes.
+        runs: a folder of training runs, in which weights that do not ship are looked for.
 
     Raises:
         KeyError: if no recipe has this name; the message suggests the nearest.
-        FileNotFoundError: if its weights do not ship.
+        FileNotFoundError: if its weights do not ship, and are not in `runs`.
         ValueError: if they are damaged.
     """
     recipe = recipes.get(name)
     path = FOLDER / f"{name}.safetensors"
+    if runs is not None and not path.is_file():
+        path = runs / name / "weights.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"load: no weights ship for {name!r}; they do for {', '.join(shipped()) or 'none'}. "

@@ -38,7 +38,8 @@ class Recipe:
         clip: largest norm of the gradient.
         seed: of the initial weights, the images and all noise.
         precision: of the training step, in Lightning's words.
-        start: recipe whose shipped weights the model starts from, but for what does not fit.
+        start: recipe whose weights the model starts from, but for what does not fit. They ship, or
+            lie beside this training in the folder of runs.
         expects: error and cost to expect.
     """
 
@@ -104,6 +105,12 @@ DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="al
 DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervision="all")
 # The paper's remedies: an upper limit on the window, relative shifts, and eq. 5 on the third look.
 TWO_DIGITS = RAMConfig(context=True, window=Window(0.3, 0.12, 0.4), relative=True, penalised_step=3)
+
+# About a million multiply-adds a look. One digit fills most of its crop, one of five a tenth.
+NUMBERS = ReaderConfig(eye="conv-3", window=Window(0.4, 0.12, 0.9))
+# For a GPU. The paper names no sizes; these are of its time.
+NUMBERS_LARGE = replace(NUMBERS, size=16, hidden=512, eye_width=4)
+TWIN, SVHN = HouseNumbers("twin"), HouseNumbers("svhn")
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -190,6 +197,61 @@ RECIPES: dict[str, Recipe] = {
             task=ClutteredDigits("sum", distractors=0),
             model=CNNConfig(),
             updates=30_000,
+        ),
+        # A simple glimpse network first; all that is around it is kept when it is exchanged.
+        Recipe(
+            name="house-numbers-simple",
+            row="House numbers, synthetic twin: forward, simple glimpse network",
+            task=TWIN,
+            model=replace(NUMBERS, eye="dense"),
+            updates=4_000,
+        ),
+        Recipe(
+            name="house-numbers-forward",
+            row="House numbers, synthetic twin: forward",
+            task=TWIN,
+            model=NUMBERS,
+            updates=20_000,
+            start="house-numbers-simple",
+        ),
+        Recipe(
+            name="house-numbers-backward",
+            row="House numbers, synthetic twin: backward",
+            task=TWIN,
+            model=replace(NUMBERS, direction="right-to-left"),
+            updates=15_000,
+            start="house-numbers-forward",
+        ),
+        # The paper's Section IV-B: 2 epochs of 230,000 images with the simple network, 50 with the
+        # full one, at the paper's rate.
+        Recipe(
+            name="house-numbers-large-simple",
+            row="House numbers, SVHN: forward, large, simple glimpse network",
+            task=SVHN,
+            model=replace(NUMBERS_LARGE, eye="dense"),
+            updates=3_600,
+            rate=1e-4,
+            expects="some minutes on a large GPU; not run here",
+        ),
+        Recipe(
+            name="house-numbers-large-forward",
+            row="House numbers, SVHN: forward, large",
+            task=SVHN,
+            model=NUMBERS_LARGE,
+            updates=90_000,
+            rate=1e-4,
+            start="house-numbers-large-simple",
+            expects="some hours on a large GPU; not run here",
+        ),
+        Recipe(
+            name="house-numbers-large-backward",
+            row="House numbers, SVHN: backward, large",
+            task=SVHN,
+            model=replace(NUMBERS_LARGE, direction="right-to-left"),
+            updates=90_000,
+            rate=1e-4,
+            start="house-numbers-large-forward",
+            expects="some hours on a large GPU; not run here",
         ),
     )
 }

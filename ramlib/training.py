@@ -59,14 +59,16 @@ class Training(pl.LightningModule):
 
     Args:
         recipe: the recipe.
+        runs: where the weights that it starts from are looked for, if they do not ship.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, runs: Path | None = None) -> None:
         super().__init__()
         self.recipe = recipe
         self.model = recipe.build()
         if recipe.start is not None:
-            pretrained.start_from(self.model, pretrained.load(recipe.start).state_dict())
+            start = pretrained.load(recipe.start, runs=runs)
+            pretrained.start_from(self.model, start.state_dict())
         self.model.adapt(recipe.task)
 
     def sample(self, count: int, split: str, seed: int):
@@ -329,7 +331,7 @@ def train(
     if rank_zero_only.rank == 0:
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
-    module = Training(recipe)
+    module = Training(recipe, folder.parent)
     every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [
         # Throughput first: a checkpoint then holds the time of the step it was made after.

@@ -11,6 +11,9 @@ import tiny
 import torch
 
 from ramlib import cli, evaluation, pretrained, recipes, records, tables, training
+from ramlib.data import house_numbers
+from ramlib.data.house_numbers import HouseNumbers
+from ramlib.reader import ReaderConfig
 
 TINY = replace(tiny.TINY, updates=3)
 
@@ -41,6 +44,27 @@ def train(*arguments):
 
 
 class TestCommands:
+    def test_trains_evaluates_and_ships_a_reader_of_house_numbers(self, monkeypatch, capsys):
+        monkeypatch.setenv("RAMLIB_CACHE", "cache")
+        house_numbers.load.cache_clear()
+        reader = ReaderConfig(size=4, hidden=8, shrink=8, glimpses=1)
+        recipe = replace(TINY, task=HouseNumbers(), model=reader, updates=1)
+        monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
+        assert train() == 0
+
+        assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--images", "20") == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"^digit_error +[\d.]+ %  \([\d.]+ to [\d.]+, n = \d+\)$", shown, re.M)
+
+        assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--images", "30", "--ship") == 0
+        record = records.read("tiny")
+        report = evaluation.evaluate_numbers(
+            pretrained.load("tiny"), recipe.task.batches("test", 30)
+        )
+        assert record["metrics"]["error"] == report.error.as_dict()
+        assert record["metrics"]["error"]["n"] == 30
+        assert record["data"].startswith("synthetic twin of SVHN (the sample): 234 train")
+
     def test_train_evaluate_and_ship_a_recipe(self, workshop, capsys):
         """From nothing to weights and a record that say the same."""
         assert train() == 0

@@ -11,11 +11,13 @@ from tolerances import assert_near
 from ramlib import evaluation
 from ramlib.attention import Window
 from ramlib.data.cluttered import CanvasBatch, ClutteredDigits
+from ramlib.data.house_numbers import NumberBatch
 from ramlib.evaluation import (
     canvases,
     ensemble,
     error_rate,
     evaluate_digits,
+    evaluate_numbers,
     evaluate_pairs,
     hits,
     multiply_adds,
@@ -25,6 +27,7 @@ from ramlib.evaluation import (
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
+from ramlib.reader import Reader
 
 SIDE, SIZE = 100, 12
 
@@ -243,6 +246,56 @@ class TestEvaluatePairs:
         report = evaluate_pairs(Scripted(self.ANSWERS), batches(self.LABELS, self.CORNERS))
         assert report.error == share(2, 4)
         assert report.visited_both is None
+
+
+class ScriptedReader(Reader):
+    """Reads what it was told to, whatever it sees; noisy passes read something else."""
+
+    def __init__(self, numbers, noisy=None):
+        super().__init__((1, 4, 4), 11)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.scripts = {False: numbers, True: noisy}
+
+    def probabilities(self, images, *, passes=0):
+        script = self.scripts[passes > 0]
+        read, self.scripts[passes > 0] = script[: len(images)], script[len(images) :]
+        return torch.eye(11)[torch.tensor([padded(number) for number in read])]
+
+
+def padded(number):
+    return [*map(int, number), *[10] * (6 - len(number))]
+
+
+def number_batches(numbers, size):
+    for start in range(0, len(numbers), size):
+        labels = torch.tensor([padded(number) for number in numbers[start : start + size]])
+        batch = len(labels)
+        yield NumberBatch(torch.zeros(batch, 1, 4, 4), labels, torch.zeros(batch, 5, 4))
+
+
+class TestEvaluateNumbers:
+    TRUE = ("12", "7", "345", "90210", "44")
+    READ = ("12", "71", "35", "90211", "54")
+
+    def report(self, **options):
+        model = ScriptedReader(self.READ, self.TRUE).eval()
+        return evaluate_numbers(model, number_batches(self.TRUE, 2), **options)
+
+    def test_counts_by_hand(self):
+        """Only "12" is right; "71" is too long, "35" too short; of 13 digits 4 are not there."""
+        report = self.report()
+        assert report.error == share(4, 5)
+        # In "35" for "345" the second and the third are wrong: 5 for 4, and nothing for 5.
+        assert report.digit_error == share(4, 13)
+        assert report.too_long == share(1, 5)
+        assert report.too_short == share(1, 5)
+
+    def test_averages_noisy_passes_where_it_is_asked_to(self):
+        assert self.report(runs=3).error == share(0, 5)
+
+    def test_refuses_a_model_in_training_mode(self):
+        with pytest.raises(ValueError, match="must be in evaluation mode"):
+            evaluate_numbers(ScriptedReader(self.READ), number_batches(self.TRUE, 2))
 
 
 class TestAverages:

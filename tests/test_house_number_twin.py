@@ -141,6 +141,14 @@ class TestImages:
         assert len(sizes) > 30
         assert max(wide * high for wide, high in sizes) < 1.05 * LARGEST
 
+    def test_a_number_that_is_too_large_itself_is_framed_closely(self):
+        number = Box(0.0, 0.0, 700.0, 150.0)
+        (wide, high), (x, y) = house_number_twin._frame(number, rng())
+        assert 700 <= wide < 760
+        assert 150 <= high < 165
+        assert 0 <= x < 60
+        assert 0 <= y < 15
+
     def test_digits_are_as_high_as_in_svhn(self, images):
         heights = np.concatenate([[b[3] - b[1] for b in image.boxes] for image in images])
         assert np.median(heights) == pytest.approx(HEIGHT[0], rel=0.35)

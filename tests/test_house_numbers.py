@@ -357,6 +357,10 @@ class TestSample:
         joined = torch.cat([part.images for part in parts])
         assert torch.equal(joined[:, 0].byte(), fresh(svhn, "test").images)
 
+    def test_batches_hold_the_first_images_where_so_many_are_asked_for(self, svhn):
+        (part,) = task(svhn).batches("test", 4)
+        assert torch.equal(part.images[:, 0].byte(), fresh(svhn, "test").images[:4])
+
     def test_mean_image_is_that_of_the_training_crops(self, svhn):
         numbers, rows = task(svhn).numbers("train")
         expected = numbers.images.numpy()[rows.numpy()].astype(float).mean(0)

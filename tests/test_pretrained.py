@@ -118,6 +118,15 @@ class TestDamage:
 
 
 class TestLoad:
+    def test_looks_among_the_runs_for_what_does_not_ship(self, folder, tmp_path):
+        runs = tmp_path / "runs"
+        save_weights(other(), runs / "tiny" / "weights.safetensors")
+        first = load("tiny", runs=runs).state_dict()
+        assert not torch.equal(first["f_class.0.weight"], other().f_class[0].weight)
+        (folder / "tiny.safetensors").unlink()
+        found = load("tiny", runs=runs).state_dict()
+        assert torch.equal(found["f_class.0.weight"], other().f_class[0].weight)
+
     def test_gives_the_stored_model_ready_to_use(self, folder):
         model = load("tiny")
         assert not model.training

@@ -515,6 +515,20 @@ class TestTraining:
             assert torch.equal(again.model.state_dict()[name], value), name
         assert_near(whole.model.mean_image, self.RECIPE.task.mean_image())
 
+    def test_the_full_reader_starts_from_the_simple_one_among_the_runs(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+        monkeypatch.setitem(pretrained.recipes.RECIPES, "tiny-numbers", self.RECIPE)
+        simple = replace(self.RECIPE, seed=5).build()
+        save_weights(simple, tmp_path / "tiny-numbers" / "weights.safetensors")
+        full = replace(
+            self.RECIPE, start="tiny-numbers", model=replace(self.RECIPE.model, eye="conv-3")
+        )
+        model = training.Training(full, tmp_path).model
+        assert torch.equal(
+            model.f_rec.layer1.from_state.weight, simple.f_rec.layer1.from_state.weight
+        )
+        assert_near(model.mean_image, self.RECIPE.task.mean_image())
+
     def test_weights_ship_by_the_recipes_name(self, tmp_path, monkeypatch):
         monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
         monkeypatch.setitem(pretrained.recipes.RECIPES, "tiny-numbers", self.RECIPE)

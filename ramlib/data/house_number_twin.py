@@ -296,8 +296,10 @@ def _frame(number: Box, rng: np.random.Generator) -> tuple[tuple[int, int], tupl
     wide, high = right - left, bottom - top
     margins = [wide * _between(rng, *BESIDE) for _ in range(2)]
     margins += [high * _between(rng, *ABOVE) for _ in range(2)]
-    # An image that would be too large loses margin on all sides alike.
-    while (wide + margins[0] + margins[1]) * (high + margins[2] + margins[3]) > LARGEST:
+    # An image that would be too large loses margin on all sides alike, down to the number itself.
+    for _ in range(20):
+        if (wide + margins[0] + margins[1]) * (high + margins[2] + margins[3]) <= LARGEST:
+            break
         margins = [0.8 * margin for margin in margins]
     size = round(wide + margins[0] + margins[1]), round(high + margins[2] + margins[3])
     return size, (margins[0], margins[2])

@@ -437,11 +437,16 @@ class HouseNumbers:
         return _batch(numbers, rows[chosen])
 
     def batches(
-        self, split: Split, *, batch: int = 500, device: torch.device | str = "cpu"
+        self,
+        split: Split,
+        images: int | None = None,
+        *,
+        batch: int = 500,
+        device: torch.device | str = "cpu",
     ) -> Iterator[NumberBatch]:
-        """Every crop of `split` once, in order."""
+        """The first `images` crops of `split`, or all, each once and in order."""
         numbers, rows = self.numbers(split, device)
-        for some in rows.split(batch):
+        for some in rows[:images].split(batch):
             yield _batch(numbers, some)
 
     def mean_image(self) -> Float[Tensor, "1 S S"]:
