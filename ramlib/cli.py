@@ -1,4 +1,4 @@
-"""The command line: `ramlib list | train | evaluate | table | data`."""
+"""The command line: `ramlib list | train | evaluate | trials | table | data`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 import ramlib
-from ramlib import evaluation, pretrained, recipes, records, tables
+from ramlib import evaluation, pretrained, recipes, records, tables, trials
 from ramlib._files import write_atomically
-from ramlib.data import house_number_twin, mnist
-from ramlib.data.house_numbers import HouseNumbers
+from ramlib.data import house_number_twin
 from ramlib.interface import Classifier
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -99,22 +98,12 @@ def train(args: argparse.Namespace) -> None:
     print(f"weights: {weights}\nmeasure them with: ramlib evaluate {recipe.name} --run {folder}")
 
 
-def _measure(recipe: recipes.Recipe, model, split: str, images: int, runs: int) -> dict:
-    if isinstance(recipe.task, HouseNumbers):
-        report = evaluation.evaluate_numbers(model, recipe.task.batches(split, images), runs=runs)
-    else:
-        batches = evaluation.canvases(recipe.task, images, split=split)
-        evaluate_task = {1: evaluation.evaluate_digits, 2: evaluation.evaluate_pairs}
-        report = evaluate_task[recipe.task.digits](model, batches, runs=runs)
-    return {name: m.as_dict() for name, m in vars(report).items() if m is not None}
-
-
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a trained recipe; with `--ship`, on the test split, and keep weights and record."""
     recipe = recipes.get(args.recipe)
     model = pretrained.load(args.recipe) if args.run is None else _trained(recipe, args.run)
     if not args.ship:
-        metrics = _measure(recipe, model, args.split, args.images, args.passes)
+        metrics = evaluation.measure(recipe.task, model, args.split, args.images, runs=args.passes)
         for name, metric in metrics.items():
             print(f"{name:<20} {metric['value']:.2f} %  "
                   f"({metric['low']:.2f} to {metric['high']:.2f}, n = {metric['n']})")  # fmt: skip
@@ -137,19 +126,8 @@ def _trained(recipe: recipes.Recipe, run: Path) -> Classifier:
 
 def count_subset(recipe: recipes.Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
     """How many of the first test canvases are named wrongly: what a test counts again."""
-    measure = _measure(recipe, model, "test", images, runs=0)["error"]
+    measure = evaluation.measure(recipe.task, model, "test", images)["error"]
     return {"n": measure["n"], "wrong": round(measure["value"] * measure["n"] / 100)}
-
-
-def _describe(recipe: recipes.Recipe, images: int) -> str:
-    """The data of a record, and how much of it there was."""
-    if isinstance(recipe.task, HouseNumbers):
-        return recipe.task.describe()
-    return (
-        f"cluttered canvases of real MNIST: {len(mnist.load('train').labels)} training digits, "
-        f"made fresh; {images} test canvases of {len(mnist.load('test').labels)} test digits, "
-        f"seed {evaluation.TEST_SEED}"
-    )
 
 
 def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
@@ -170,8 +148,8 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
         trained, target, half=True, notes={"recipe": recipe.name, "version": ramlib.__version__}
     )
     model = pretrained.load(recipe.name)
-    metrics = _measure(recipe, model, "test", images, runs=0)
-    validation = _measure(recipe, model, "validation", images, runs=0)
+    metrics = evaluation.measure(recipe.task, model, "test", images)
+    validation = evaluation.measure(recipe.task, model, "validation", images)
     metrics["validation_error"] = validation["error"]
     metrics["subset"] = count_subset(recipe, model)
     record = {
@@ -179,7 +157,7 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
         "row": recipe.row,
         "task": asdict(recipe.task),
         "model": asdict(recipe.model),
-        "data": _describe(recipe, images),
+        "data": recipe.task.describe(),
         "seed": recipe.seed,
         "updates": updates,
         "batch": recipe.batch,
@@ -200,6 +178,12 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     print(path)
 
 
+def run_trials(args: argparse.Namespace) -> None:
+    """Train and measure what a group of short trainings still lacks."""
+    for row in trials.run(args.group, args.runs, quiet=args.quiet):
+        print(f"{row['recipe']:<28} {row['error']['value']:6.2f} %  {row['row']}")
+
+
 def table(args: argparse.Namespace) -> None:
     """Print a table, or put all of them into the README between its markers."""
     if args.readme is None:
@@ -210,7 +194,7 @@ def table(args: argparse.Namespace) -> None:
         raise ValueError(f"table: {args.readme} has no {README_BEGIN} and {README_END}")
     before, rest = text.split(README_BEGIN, 1)
     after = rest.split(README_END, 1)[1]
-    filled = "\n\n".join(tables.markdown(number) for number in tables.ROWS)
+    filled = "\n\n".join(tables.markdown(number) for number in tables.TABLES)
     new = f"{before}{README_BEGIN}\n{filled}\n{README_END}{after}"
     write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
     print(args.readme)
@@ -261,10 +245,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--ship", action="store_true", help="keep weights and record (needs --run)")
     sub.set_defaults(run_command=evaluate)
 
+    sub = commands.add_parser("trials", help="train a group of short trainings side by side")
+    sub.add_argument("group", choices=tuple(trials.GROUPS))
+    sub.add_argument("--runs", type=Path, default=Path("runs/trials"), help="folder of trainings")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.set_defaults(run_command=run_trials)
+
     sub = commands.add_parser("table", help="a table of the paper, with our rows")
-    sub.add_argument("number", nargs="?", default="I", choices=tuple(tables.ROWS))
+    sub.add_argument("number", nargs="?", default="I", choices=tuple(tables.TABLES))
     sub.add_argument("--readme", type=Path, help="fill this file's results section")
     sub.set_defaults(run_command=table)
+
     sub = commands.add_parser("data", help="write a synthetic twin of a data set")
     sub.add_argument("name", choices=("house-numbers",))
     sub.add_argument("--out", type=Path, required=True, help="a folder that is not there yet")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ramlib._checks import require
 from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits, boxes_overlap
-from ramlib.data.house_numbers import STOP, NumberBatch
+from ramlib.data.house_numbers import STOP, HouseNumbers, NumberBatch
 from ramlib.data.mnist import Split
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier
@@ -285,6 +285,34 @@ def evaluate_numbers(
     return NumberReport(
         share(wrong, n), share(wrong_digits, digits), share(too_long, n), share(too_short, n)
     )
+
+
+def measure(
+    task: ClutteredDigits | HouseNumbers,
+    model: Classifier,
+    split: Split,
+    images: int,
+    *,
+    runs: int = 0,
+) -> dict[str, dict[str, float]]:
+    """All that is measured of a model on a task, by the names that records use.
+
+    Args:
+        task: what `model` was trained for.
+        model: in evaluation mode.
+        split: which images.
+        images: how many, at most.
+        runs: noisy passes to average; 0 for one deterministic pass.
+
+    Raises:
+        ValueError: if `model` is in training mode.
+    """
+    if isinstance(task, HouseNumbers):
+        report = evaluate_numbers(model, task.batches(split, images), runs=runs)
+    else:
+        evaluate_task = {1: evaluate_digits, 2: evaluate_pairs}[task.digits]
+        report = evaluate_task(model, canvases(task, images, split=split), runs=runs)
+    return {name: m.as_dict() for name, m in vars(report).items() if m is not None}
 
 
 @torch.inference_mode()

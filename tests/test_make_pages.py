@@ -10,7 +10,7 @@ import pytest
 from make_pages import BOOK, PAGES, ROOT, Value, cited, measured, quantity, read_claims, verdict
 from make_pages import read_equations as read
 
-from ramlib import ablation, recipes, records, tables
+from ramlib import recipes, records, tables, trials
 
 PAPERS, ROWS, MISSING = read()
 
@@ -45,9 +45,7 @@ def ledger(monkeypatch):
     monkeypatch.setattr(
         records, "read_all", lambda: {"digit": record(3.0), "digit-context": record(1.5)}
     )
-    monkeypatch.setattr(
-        ablation, "read", lambda: [{"recipe": "ablation-base", "gradient_norm_max": 4.0}]
-    )
+    monkeypatch.setattr(trials, "read_all", lambda: {"ablation-base": {"gradient_norm_max": 4.0}})
 
 
 @pytest.mark.usefixtures("ledger")
@@ -96,7 +94,7 @@ class TestClaims:
         assert all(claim["says"] and claim["section"] for claim in self.CLAIMS)
 
     def test_each_that_is_measured_names_a_recipe_and_when_it_is_reached(self):
-        known = {*recipes.RECIPES, *ablation.VARIANTS}
+        known = {*recipes.RECIPES, *(r.name for g in trials.GROUPS.values() for r in g.recipes)}
         for claim in self.CLAIMS:
             for key in ("of", "over"):
                 if key in claim:
@@ -111,9 +109,9 @@ class TestClaims:
 
     def test_published_rows_of_the_tables_are_among_them(self):
         printed = " ".join(claim.get("paper", "") for claim in self.CLAIMS)
-        for rows in tables.PUBLISHED.values():
-            for row, error, *_ in rows:
-                assert f"{error:.2f}" in printed or f"{error:g} %" in printed, row
+        for table in tables.TABLES.values():
+            for row, value, _ in table.published:
+                assert f"{value:.2f}" in printed or f"{value:g} %" in printed, row
 
     def test_all_four_tables_are_there(self):
         sections = {claim["section"].partition(":")[0] for claim in self.CLAIMS}

@@ -34,8 +34,7 @@ def assert_reproduces(recipe, model, record):
 def test_every_weight_file_has_a_record_and_every_record_its_weights():
     weights = {path.stem for path in pretrained.FOLDER.glob("*.safetensors")}
     assert weights == set(SHIPPED) == set(RECORDED)
-    # The ablation is a record of its own: many short trainings, none of which ships.
-    assert {path.stem for path in records.FOLDER.glob("*.json")} - {"ablation"} == set(RECORDED)
+    assert {path.stem for path in records.FOLDER.glob("*.json")} == set(RECORDED)
 
 
 def test_shipped_files_are_small():

@@ -17,7 +17,7 @@ SHIPPED = sorted(
         "ramlib/data/mnist_files": "*.gz",
         "ramlib/data/house_number_files": "**/*.*",
         "ramlib/weights": "*.safetensors",
-        "ramlib/records": "*",
+        "ramlib/records": "**/*.*",
     }.items()
     for path in (ROOT / folder).glob(pattern)
     if not path.name.startswith(".")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ramlib import ablation, records
+from ramlib import records, trials
 from ramlib._files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,13 +55,13 @@ def read_claims() -> list[dict[str, Any]]:
 
 
 def measured(name: str, metric: str) -> Value | None:
-    """A metric of a recipe's record, or of a variant of the ablation; None before it is measured.
+    """A metric of a recipe's record, or of a short training; None before it is measured.
 
     Raises:
         KeyError: if the record has no such metric.
     """
     ledger = records.read_all()
-    rows = {row["recipe"]: row for row in ablation.read()}
+    rows = trials.read_all()
     if name in ledger:
         found = ledger[name]["metrics"].get(metric)
     elif name in rows:

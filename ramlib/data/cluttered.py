@@ -98,6 +98,11 @@ class ClutteredDigits:
         """`(C, H, W)` of one canvas."""
         return (1, self.size, self.size)
 
+    def describe(self) -> str:
+        """What the images are, for a record."""
+        counts = [f"{len(mnist.load(s).labels)} {s}" for s in ("train", "validation", "test")]
+        return f"cluttered canvases of real MNIST digits ({', '.join(counts)}), made fresh"
+
     def sample(
         self, count: int, *, split: mnist.Split = "train", generator: torch.Generator
     ) -> CanvasBatch:

@@ -1,0 +1,152 @@
+"""Experiments on equal short budgets: groups of trainings that differ in one thing at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ramlib import evaluation, records
+from ramlib._files import write_atomically
+from ramlib.attention import Window
+from ramlib.recipes import RECIPES, Recipe
+
+FOLDER = records.FOLDER / "trials"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trainings whose results stand side by side.
+
+    Args:
+        title: what the group asks.
+        recipes: its trainings.
+        images: validation images on which each is measured.
+        every: updates between two points of the learning curves.
+    """
+
+    title: str
+    recipes: tuple[Recipe, ...]
+    images: int = 5_000
+    every: int = 500
+
+
+def _trial(base: str, name: str, row: str, *, start: str | None, updates: int, **changes) -> Recipe:
+    """The recipe `base` on a short budget, with some of its model changed."""
+    recipe = RECIPES[base]
+    return replace(
+        recipe,
+        name=name,
+        row=row,
+        model=replace(recipe.model, **changes),
+        updates=updates,
+        start=start,
+        expects="",
+    )
+
+
+def _ablation(name: str, row: str, **changes: Any) -> Recipe:
+    return _trial("digit-context", f"ablation-{name}", row, start=None, updates=2_000, **changes)
+
+
+GROUPS: dict[str, Group] = {
+    "ablation": Group(
+        "What made the digit model learn?",
+        (
+            _ablation("base", "as in digit-context"),
+            _ablation("start-large", "window starts at 0.45", window=Window(0.45, 0.12, 0.5)),
+            _ablation("start-small", "window starts at 0.2", window=Window(0.2, 0.12, 0.5)),
+            _ablation("unbounded", "no limits on the window", window=Window(0.35)),
+            _ablation("unbounded-large", "no limits, starts at 0.6", window=Window(0.6)),
+            _ablation("bottom-up", "bottom-up order", recurrence="bottom-up"),
+            _ablation("one-layer", "one recurrent layer", recurrence="one-layer"),
+            _ablation("no-context", "no context network", context=False),
+            _ablation("last-look", "loss on the last look only", supervision="last"),
+        ),
+    ),
+}
+
+
+def run(name: str, runs: Path, *, quiet: bool = True) -> list[dict[str, Any]]:
+    """Train every recipe of a group, measure it on validation images, and write `name`.json.
+
+    Trainings that the file holds already are not repeated.
+
+    Args:
+        name: of the group.
+        runs: folder for the training runs.
+        quiet: without progress bars.
+
+    Raises:
+        KeyError: if there is no such group.
+    """
+    from ramlib import training  # Lightning takes seconds to import
+
+    group = _group(name)
+    rows = read(name)
+    done = {row["recipe"] for row in rows}
+    for recipe in group.recipes:
+        if recipe.name in done:
+            continue
+        folder = runs / recipe.name
+        module, _ = training.train(
+            recipe, folder, resume=True, checkpoint_every=group.every, quiet=quiet
+        )
+        rows.append(_row(recipe, module.model.eval(), folder, group.images))
+        _write(name, rows)
+    return rows
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    """The rows of a group that were measured so far, a dict each; none if nothing was.
+
+    Raises:
+        KeyError: if there is no such group.
+    """
+    _group(name)
+    file = FOLDER / f"{name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
+def read_all() -> dict[str, dict[str, Any]]:
+    """Every measured row of every group, by the name of its recipe."""
+    return {row["recipe"]: row for name in GROUPS for row in read(name)}
+
+
+def _group(name: str) -> Group:
+    if name not in GROUPS:
+        raise KeyError(f"trials: group must be one of {', '.join(GROUPS)}, got {name!r}")
+    return GROUPS[name]
+
+
+def _row(recipe: Recipe, model: torch.nn.Module, folder: Path, images: int) -> dict[str, Any]:
+    state = torch.load(folder / "last.ckpt", weights_only=True, map_location="cpu")
+    curve = records.curve(folder)
+    validation = curve.dropna(subset="validation error, %")
+    return {
+        "recipe": recipe.name,
+        "row": recipe.row,
+        **evaluation.measure(recipe.task, model, "validation", images),
+        "gradient_norm_median": round(float(curve["gradient norm"].median()), 2),
+        "gradient_norm_max": round(float(curve["gradient norm"].max()), 2),
+        "curve": [
+            [int(step) + 1, round(float(error), 2)]
+            for step, error in zip(validation.step, validation["validation error, %"], strict=True)
+        ],
+        "updates": recipe.updates,
+        "batch": recipe.batch,
+        "seed": recipe.seed,
+        "data": recipe.task.describe(),
+        "wall_s": round(state["callbacks"]["Throughput"]["seconds"]),
+        "machine": records.machine(),
+        "date": records.today(),
+    }
+
+
+def _write(name: str, rows: list[dict[str, Any]]) -> None:
+    text = json.dumps(rows, indent=2) + "\n"
+    FOLDER.mkdir(exist_ok=True)
+    write_atomically(FOLDER / f"{name}.json", lambda file: file.write_text(text, encoding="utf-8"))

@@ -1,0 +1,62 @@
+"""Short trainings side by side: one change at a time, on one budget."""
+
+from dataclasses import asdict, replace
+
+import pytest
+from tiny import TINY
+
+from ramlib import records, trials
+
+
+def changed(recipe, base):
+    ours, theirs = asdict(recipe.model), asdict(base.model)
+    return {key for key in ours if ours[key] != theirs[key]}
+
+
+ABLATION = trials.GROUPS["ablation"].recipes
+
+
+@pytest.mark.parametrize("variant", ABLATION[1:], ids=lambda recipe: recipe.name)
+def test_variant_of_the_ablation_changes_one_thing(variant):
+    base = ABLATION[0]
+    assert len(changed(variant, base)) == 1
+    assert replace(variant, name=base.name, row=base.row, model=base.model) == base
+
+
+@pytest.fixture
+def tiny_group(tmp_path, monkeypatch):
+    recipes = tuple(replace(TINY, name=name, updates=60) for name in ("one", "other"))
+    group = trials.Group("What is tiny?", recipes, images=20, every=30)
+    monkeypatch.setattr(trials, "GROUPS", {"tiny": group})
+    monkeypatch.setattr(trials, "FOLDER", tmp_path / "trials")
+    return recipes
+
+
+def test_rows_are_written_as_they_are_measured_and_not_measured_twice(tmp_path, tiny_group):
+    assert trials.read("tiny") == []
+    rows = trials.run("tiny", tmp_path / "runs")
+    assert [row["recipe"] for row in rows] == ["one", "other"]
+    assert all(row["error"]["n"] == 20 for row in rows)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert trials.run("tiny", tmp_path / "runs") == rows == trials.read("tiny")
+    assert not (tmp_path / "runs").exists()
+    assert trials.read_all() == {row["recipe"]: row for row in rows}
+
+
+def test_a_row_holds_its_learning_curve(tmp_path, tiny_group):
+    row = trials.run("tiny", tmp_path / "runs")[0]
+    logged = records.curve(tmp_path / "runs" / "one").dropna(subset="validation error, %")
+    assert [updates for updates, _ in row["curve"]] == [30, 60]
+    assert [error for _, error in row["curve"]] == pytest.approx(
+        list(logged["validation error, %"]), abs=0.006
+    )
+
+
+def test_unknown_group_is_named():
+    with pytest.raises(KeyError, match=r"trials: group must be one of ablation.*got 'ablations'"):
+        trials.read("ablations")
+
+
+def test_names_of_trials_are_unique():
+    names = [recipe.name for group in trials.GROUPS.values() for recipe in group.recipes]
+    assert len(names) == len(set(names))
