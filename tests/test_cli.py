@@ -126,7 +126,7 @@ class TestCommands:
         readme.write_text(f"{before}\nold\n{after}", encoding="utf-8")
         for _ in range(2):  # the second time changes nothing
             assert ramlib("table", "--readme", str(readme)) == 0
-            every = "\n\n".join(tables.markdown(number) for number in tables.ROWS)
+            every = "\n\n".join(tables.markdown(number) for number in tables.TABLES)
             assert readme.read_text(encoding="utf-8") == f"{before}\n{every}\n{after}"
 
 

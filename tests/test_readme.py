@@ -24,7 +24,7 @@ def test_example_runs_and_gives_the_shapes_it_states():
 
 def test_results_are_those_of_the_records():
     between = TEXT.split(cli.README_BEGIN)[1].split(cli.README_END)[0]
-    current = "\n\n".join(tables.markdown(number) for number in tables.ROWS)
+    current = "\n\n".join(tables.markdown(number) for number in tables.TABLES)
     assert between.strip() == current.strip(), "run: ramlib table --readme README.md"
 
 

@@ -52,7 +52,7 @@ def test_no_two_recipes_share_a_row():
 
 
 def test_every_name_in_a_table_is_a_recipe():
-    assert {name for names in tables.ROWS.values() for name in names} <= set(RECIPES)
+    assert {name for table in tables.TABLES.values() for name in table.recipes} <= set(RECIPES)
 
 
 @pytest.mark.parametrize(

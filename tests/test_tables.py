@@ -5,62 +5,150 @@ import re
 import pytest
 
 from ramlib import recipes, records, tables
+from ramlib.tables import TABLES
 
-RECORD = {
-    "recipe": "digit",
-    "row": "Ours, without context",
-    "metrics": {"error": {"value": 3.125, "low": 2.894, "high": 3.376, "n": 20_000}},
+
+def interval(value, low, high):
+    return {"value": value, "low": low, "high": high, "n": 20_000}
+
+
+def record(recipe, row, model, **metrics):
+    return {
+        "recipe": recipe,
+        "row": row,
+        "model": model,
+        "parameters": 1_985_296,
+        "multiply_adds": 6_552_976,
+        "metrics": metrics,
+    }
+
+
+ERROR = interval(3.125, 2.894, 3.376)
+RECORDS = {
+    "digit": record("digit", "Ours, without context", {"glimpses": 4}, error=ERROR),
+    "pairs-ior": record(
+        "pairs-ior",
+        "Ours, pairs by inhibition of return",
+        {"reader": {"glimpses": 4}, "target": "pair"},
+        error=ERROR,
+        error_apart=interval(2.5, 2.25, 2.75),
+        visited_both=interval(97.25, 97, 97.5),
+    ),
+    # A model that does not look has no visits.
+    "cnn-pairs": record(
+        "cnn-pairs", "Plain CNN, pairs", {"widths": [16]}, error=ERROR, error_apart=ERROR
+    ),
+    "pairs": record(
+        "pairs", "Ours, pairs", {"glimpses": 4}, error=ERROR, error_apart=ERROR, visited_both=ERROR
+    ),
 }
+
+each = pytest.mark.parametrize("number", TABLES)
 
 
 @pytest.fixture
 def ledger(monkeypatch):
-    """A ledger in which one recipe was measured."""
-    monkeypatch.setattr(records, "read_all", lambda: {"digit": RECORD})
+    """A ledger in which some recipes were measured."""
+    monkeypatch.setattr(records, "read_all", lambda: RECORDS)
 
 
-@pytest.mark.parametrize("number", tables.ROWS)
-def test_table_has_the_published_rows_then_ours(number, ledger):
+def row(number, recipe):
+    return tables.table(number).set_index("source").loc[f"recipe {recipe}"]
+
+
+@pytest.mark.usefixtures("ledger")
+@each
+def test_table_has_the_published_rows_then_ours(number):
     models = tables.table(number).model.tolist()
-    published = [row for row, *_ in tables.PUBLISHED[number]]
-    assert models == published + [recipes.get(name).row for name in tables.ROWS[number]]
+    published = [published.row for published in TABLES[number].published]
+    assert models == published + [recipes.get(name).row for name in TABLES[number].recipes]
 
 
 @pytest.mark.usefixtures("ledger")
 def test_a_measured_row_shows_error_and_interval_with_two_decimals():
-    row = tables.table("I").set_index("source").loc["recipe digit"]
-    assert row["error, %"] == "3.12"  # the nearest even, as printf rounds
-    assert row["95 % interval"] == "2.89 to 3.38"
+    assert row("I", "digit")["error, %"] == "3.12"  # the nearest even, as printf rounds
+    assert row("I", "digit")["95 % interval"] == "2.89 to 3.38"
 
 
 @pytest.mark.usefixtures("ledger")
-def test_a_row_without_a_record_says_so():
-    row = tables.table("I").set_index("source").loc["recipe digit-context"]
-    assert (row["error, %"], row["95 % interval"]) == ("not measured", "")
+@each
+def test_a_row_without_a_record_says_so_and_no_more(number):
+    name = {"I": "digit-context", "II": "sum-ior"}[number]
+    shown = row(number, name).drop("model")
+    assert shown["error, %"] == "not measured"
+    assert set(shown.drop("error, %")) == {""}
+
+
+@pytest.mark.usefixtures("ledger")
+@each
+def test_a_published_row_shows_its_number_and_no_more(number):
+    shown = tables.table(number).query("source == 'published'").drop(columns="model")
+    printed = [f"{published.value:.2f}" for published in TABLES[number].published]
+    assert shown["error, %"].tolist() == printed
+    assert set(shown.drop(columns=["error, %", "source"]).to_numpy().ravel()) == {""}
+
+
+@pytest.mark.usefixtures("ledger")
+class TestTwoDigits:
+    def test_shows_the_error_on_digits_apart_and_the_visits(self):
+        shown = row("II", "pairs-ior")
+        assert (shown["apart, %"], shown["visited both, %"]) == ("2.50", "97.25")
+
+    def test_a_model_that_does_not_look_visits_nothing(self):
+        shown = row("II", "cnn-pairs")
+        assert (shown["visited both, %"], shown["glimpses"]) == ("", "none")
+
+    def test_both_reads_count(self):
+        assert row("II", "pairs")["glimpses"] == "4"
+        assert row("II", "pairs-ior")["glimpses"] == "2 x 4"
+
+    def test_shows_costs_in_millions(self):
+        shown = row("II", "pairs")
+        assert (shown["parameters, M"], shown["multiply-adds, M"]) == ("1.99", "6.55")
+
+
+def test_a_table_may_be_about_another_metric(monkeypatch):
+    birds = tables.Table("Birds", (), ("digit",), metric="accuracy")
+    found = record("digit", "Ours", {}, accuracy=interval(79.5, 79.0, 80.0))
+    monkeypatch.setattr(records, "read_all", lambda: {"digit": found})
+    (shown,) = birds.frame().to_dict("records")
+    assert (shown["accuracy, %"], shown["95 % interval"]) == ("79.50", "79.00 to 80.00")
 
 
 def test_table_one_is_the_papers():
-    published = {row: error for row, error, _ in tables.PUBLISHED["I"]}
+    published = {published.row: published.value for published in TABLES["I"].published}
     assert sorted(published.values()) == [1.8, 3.29, 3.36, 4.18, 8.11, 9.41]
     assert published["Semeniuta & Barth, with context"] == 1.8
 
 
-@pytest.mark.parametrize("number", tables.ROWS)
+def test_table_two_is_the_papers():
+    published = {published.row: published.value for published in TABLES["II"].published}
+    assert published == {
+        "Ba et al., pairs": 5.0,
+        "Ba et al., sum": 2.5,
+        "Semeniuta & Barth, pairs": 4.3,
+        "Semeniuta & Barth, sum": 2.55,
+    }
+
+
+@each
 def test_every_published_row_cites_a_known_source(number):
     bibliography = (records.FOLDER.parent.parent / "references.bib").read_text(encoding="utf-8")
     keys = set(re.findall(r"^@\w+\{([\w-]+),", bibliography, re.M))
-    assert {key for *_, key in tables.PUBLISHED[number]} <= keys
+    assert {published.source for published in TABLES[number].published} <= keys
 
 
-@pytest.mark.parametrize("number", tables.ROWS)
-def test_markdown_is_a_titled_table(number, ledger):
-    title, blank, head, rule, *rows = tables.markdown(number).splitlines()
-    assert title == f"**Table {number}.** {tables.TITLES[number]}"
-    assert blank == ""
+@pytest.mark.usefixtures("ledger")
+@each
+def test_markdown_is_a_titled_table_and_its_note(number):
+    title, table, *notes = tables.markdown(number).split("\n\n")
+    assert title == f"**Table {number}.** {TABLES[number].title}"
+    head, rule, *rows = table.splitlines()
     assert len({line.count("|") for line in (head, rule, *rows)}) == 1
     assert len(rows) == len(tables.table(number))
+    assert notes == [TABLES[number].note] * bool(TABLES[number].note)
 
 
 def test_an_unknown_number_names_the_known():
-    with pytest.raises(KeyError, match="table: number must be one of I"):
+    with pytest.raises(KeyError, match="number must be one of I, II, got 'V'"):
         tables.table("V")
