@@ -127,6 +127,22 @@ def hits(
     return inside & small[..., None]
 
 
+def spans(
+    grids: GlimpseGrid, corners: Int64[Tensor, "B D 2"], size: int, image_size: tuple[int, int]
+) -> Bool[Tensor, "B T"]:
+    """Whether each look's window holds the centres of all digits at once.
+
+    Args:
+        grids: of shape `(B, T)`.
+        corners: top-left pixels of the digits' boxes, x before y.
+        size: N, side of the glimpse.
+        image_size: `(H, W)`.
+    """
+    boxes = grids.boxes(size, image_size)[:, :, None]
+    middle = corners[:, None].to(boxes.dtype) + DIGIT_SIDE / 2
+    return ((boxes[..., :2] <= middle) & (middle <= boxes[..., 2:])).flatten(2).all(-1)
+
+
 @dataclass(frozen=True)
 class DigitReport:
     """What is measured of a model on one digit per canvas.
@@ -192,11 +208,14 @@ class PairReport:
         error_apart: the same among canvases whose digits' boxes do not overlap.
         visited_both: share of those on which the looks were on both digits, at one time or
             another; see `hits`. None for a model that does not look.
+        spanned_both: share of those on which a window held both digits at once; see `spans`. None
+            for a model that does not look.
     """
 
     error: Measure
     error_apart: Measure
     visited_both: Measure | None
+    spanned_both: Measure | None
 
 
 @torch.inference_mode()
@@ -215,7 +234,7 @@ def evaluate_pairs(
         ValueError: if `model` is in training mode.
     """
     _in_evaluation_mode(model)
-    n = apart = wrong = wrong_apart = both = 0
+    n = apart = wrong = wrong_apart = both = at_once = 0
     looks = False
     for batch in batches:
         rollout = model(batch.images, noisy=False)
@@ -231,10 +250,14 @@ def evaluate_pairs(
         if rollout.grids is not None:
             looks = True
             size = rollout.glimpses.shape[-1]
-            on = hits(rollout.grids, batch.corners, size, model.image_shape[1:])
-            both += int((on.any(1).all(-1) & is_apart).sum())
+            where = (rollout.grids, batch.corners, size, model.image_shape[1:])
+            both += int((hits(*where).any(1).all(-1) & is_apart).sum())
+            at_once += int((spans(*where).any(1) & is_apart).sum())
     return PairReport(
-        share(wrong, n), share(wrong_apart, apart), share(both, apart) if looks else None
+        share(wrong, n),
+        share(wrong_apart, apart),
+        share(both, apart) if looks else None,
+        share(at_once, apart) if looks else None,
     )
 
 

@@ -23,6 +23,7 @@ from ramlib.evaluation import (
     multiply_adds,
     probabilities,
     share,
+    spans,
 )
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier, Rollout
@@ -190,6 +191,33 @@ class TestHits:
         assert hits(grid, corners, SIZE, (SIDE, SIDE)).tolist() == expected
 
 
+class TestSpans:
+    """Two digits with their centres at (24, 74) and (64, 34): 40 apart along each axis."""
+
+    CORNERS = ((10, 60), (50, 20))
+
+    @pytest.mark.parametrize(
+        ("x", "y", "width", "height", "expected"),
+        [
+            (44, 54, 40.02, 40.02, True),  # between them, and just large enough
+            (44, 54, 39.98, 40.02, False),
+            (44, 54, 40.02, 39.98, False),
+            (50, 50, 100, 100, True),  # the whole canvas
+            (24, 74, 40, 40, False),  # one of them alone
+            (54, 44, 40.02, 40.02, False),  # x and y exchanged
+        ],
+    )
+    def test_by_hand(self, x, y, width, height, expected):
+        grid = grid_on([[x]], [[y]], [[width]], height)
+        assert spans(grid, torch.tensor([self.CORNERS]), SIZE, (SIDE, SIDE)).item() is expected
+
+    def test_every_look_is_judged_by_itself(self):
+        grid = grid_on([[24, 50], [64, 24]], [[74, 50], [34, 74]], [[20, 90], [20, 20]])
+        corners = torch.tensor([self.CORNERS] * 2)
+        expected = [[False, True], [False, False]]
+        assert spans(grid, corners, SIZE, (SIDE, SIDE)).tolist() == expected
+
+
 class TestEvaluateDigits:
     # canvas: 0 right and found, 1 wrong and found, 2 right and missed, 3 wrong and missed, 4 as 3
     LABELS, ANSWERS = [1, 2, 3, 4, 5], [1, 0, 3, 0, 0]
@@ -241,11 +269,19 @@ class TestEvaluatePairs:
         assert report.error == share(2, 4)
         assert report.error_apart == share(1, 3)
         assert report.visited_both == share(2, 3)
+        assert report.spanned_both == share(0, 3)
+
+    def test_a_window_on_both_digits_spans_them_and_visits_neither(self):
+        looks = (((49, 49, 90), self.FIRST),) * 3 + self.LOOKS[3:]
+        report = evaluate_pairs(Scripted(self.ANSWERS, looks), batches(self.LABELS, self.CORNERS))
+        assert report.spanned_both == share(2, 3)
+        assert report.visited_both == share(1, 3)
 
     def test_a_model_that_does_not_look_visits_nothing(self):
         report = evaluate_pairs(Scripted(self.ANSWERS), batches(self.LABELS, self.CORNERS))
         assert report.error == share(2, 4)
         assert report.visited_both is None
+        assert report.spanned_both is None
 
 
 class ScriptedReader(Reader):
