@@ -368,6 +368,11 @@ class TestSample:
         assert mean.shape == (1, 64, 64)
         assert_near(mean[0], expected, atol=1e-3, rtol=0)
 
+    def test_a_part_of_the_training_images_leaves_the_other_splits_whole(self, svhn):
+        part, whole = task(svhn, only=5), task(svhn)
+        assert [len(part.numbers(s)[1]) for s in ("train", "validation", "test")] == [5, 3, 7]
+        assert torch.equal(part.numbers("train")[1], whole.numbers("train")[1][:5])
+
     def test_loose_crops_are_larger(self, svhn):
         assert task(svhn, crop="loose").image_shape == (1, 128, 128)
         assert draw(svhn, 2, crop="loose").images.shape == (2, 1, 128, 128)
@@ -413,6 +418,61 @@ class TestFolder:
         assert task(svhn).describe().startswith("SVHN: ")
 
 
+class TestAugment:
+    """A crop is linear in x and y, so that every sampled pixel is known in closed form."""
+
+    ALPHA = 0.2
+
+    def shaken(self, count=40, seed=0):
+        x = torch.arange(64.0).expand(64, 64)
+        images = (x + 2 * x.T).expand(count, 1, 64, 64)
+        boxes = torch.tensor([[20.0, 24, 40, 44], [0, 0, 0, 0]]).expand(count, 2, 4)
+        batch = house_numbers.NumberBatch(images, torch.arange(count)[:, None], boxes)
+        generator = torch.Generator().manual_seed(seed)
+        return house_numbers.shake(batch, self.ALPHA, generator)
+
+    def test_moves_and_scales_boxes_within_the_noise(self):
+        box = self.shaken().boxes[:, 0]
+        width = box[:, 2] - box[:, 0]
+        assert ((width > 20 / 1.2) & (width < 20 / 0.8)).all()
+        centre = (box[:, 0] + box[:, 2]) / 2
+        # The box's centre is 2 pixels left of the middle; the shift is up to 0.2 * 32 pixels.
+        assert ((centre - 32).abs() < (2 + 0.2 * 32) / 0.8).all()
+        assert width.std() > 1
+        assert centre.std() > 2
+
+    def test_pixels_and_boxes_move_together(self):
+        batch = self.shaken()
+        for image, box in zip(batch.images[:, 0], batch.boxes[:, 0], strict=True):
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            # Old box: centre (30, 34) from edge to edge, which is pixel (29.5, 33.5).
+            seen = image[round(float(y) - 0.5), round(float(x) - 0.5)]
+            assert abs(float(seen) - (29.5 + 2 * 33.5)) <= 0.5 * 1.2 * 3
+
+    def test_axes_and_images_move_by_themselves(self):
+        box = self.shaken().boxes[:, 0]
+        size = box[:, 2:] - box[:, :2]
+        assert len(torch.cat([size[:, 0], size[:, 1]]).unique()) == 80
+
+    def test_what_is_no_box_stays_none(self):
+        assert (self.shaken().boxes[:, 1] == 0).all()
+
+    def test_same_seed_same_noise(self):
+        assert torch.equal(self.shaken().images, self.shaken().images)
+        assert not torch.equal(self.shaken().images, self.shaken(seed=1).images)
+
+    def test_only_training_images_are_augmented(self, svhn):
+        for split, same in (("train", False), ("validation", True), ("test", True)):
+            images = [draw(svhn, split=split, augment=a).images for a in (0.0, 0.1)]
+            assert torch.equal(*images) is same
+
+    def test_keeps_grey_levels(self, svhn):
+        images = draw(svhn, augment=0.3).images
+        assert images.shape == (8, 1, 64, 64)
+        assert images.min() >= 0
+        assert images.max() <= 255
+
+
 @pytest.mark.usefixtures("as_installed")
 class TestBadInput:
     def test_a_listed_image_that_is_missing_is_named(self, svhn):
@@ -445,6 +505,18 @@ class TestBadInput:
     def test_an_unknown_choice(self, name, message):
         with pytest.raises(ValueError, match=f"HouseNumbers: .*{message}, got 'x'"):
             HouseNumbers(**{name: "x"})
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"only": 0}, "only must be at least 1 or None, got 0"),
+            ({"augment": -0.1}, r"augment must be in \[0, 1\), got -0.1"),
+            ({"augment": 1.0}, r"augment must be in \[0, 1\), got 1.0"),
+        ],
+    )
+    def test_a_setting_out_of_range(self, wrong, message):
+        with pytest.raises(ValueError, match=f"HouseNumbers: {message}"):
+            HouseNumbers(**wrong)
 
     def test_an_unknown_split(self, svhn):
         with pytest.raises(ValueError, match="split must be one of train, validation, test, got"):

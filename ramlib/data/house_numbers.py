@@ -28,6 +28,7 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from PIL import Image
 from platformdirs import user_cache_path
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ramlib._checks import require
@@ -352,9 +353,14 @@ class HouseNumbers:
         folder: where the images lie, in the official layout: this folder, or one in it that is
             called like `data`. When left out, the environment's `RAMLIB_DATA`. The sample needs
             none.
+        only: train on so many of the training images, the first ones; None for all of them.
+        augment: half-width of the uniform noise on a training crop's place and size: it is shifted
+            by up to this share of half its side, and scaled by up to this share, along each axis
+            by itself. It is the noise that a reader's `alpha` lays on each look, laid on the whole
+            image instead.
 
     Raises:
-        ValueError: if an argument is unknown.
+        ValueError: if an argument is unknown or out of its range.
 
     Section IV-B, Semeniuta & Barth (2016).
     """
@@ -362,6 +368,8 @@ class HouseNumbers:
     data: Literal["sample", "twin", "svhn"] = "sample"
     crop: Literal["tight", "loose"] = "tight"
     folder: str | None = None
+    only: int | None = None
+    augment: float = 0.0
 
     def __post_init__(self) -> None:
         for name, allowed in (("data", ("sample", "twin", "svhn")), ("crop", tuple(CROPS))):
@@ -370,6 +378,13 @@ class HouseNumbers:
                 value in allowed,
                 f"HouseNumbers: {name} must be one of {', '.join(allowed)}, got {value!r}",
             )
+        require(
+            self.only is None or self.only >= 1,
+            f"HouseNumbers: only must be at least 1 or None, got {self.only}",
+        )
+        require(
+            0 <= self.augment < 1, f"HouseNumbers: augment must be in [0, 1), got {self.augment}"
+        )
 
     @property
     def classes(self) -> int:
@@ -420,12 +435,14 @@ class HouseNumbers:
         part = "test" if split == "test" else "training"
         numbers = load(self.root, part, self.crop, torch.device(device))
         rows = split_rows(len(numbers.labels), split)
+        if split == "train":
+            rows = rows[: self.only]
         return numbers, torch.from_numpy(rows).to(device)
 
     def sample(
         self, count: int, *, split: Split = "train", generator: torch.Generator
     ) -> NumberBatch:
-        """Draw `count` crops, with repetition, on the generator's device.
+        """Draw `count` crops, with repetition, on the generator's device; augment those of `train`.
 
         Raises:
             ValueError: if `count` is below 1, `split` is unknown or a file is damaged.
@@ -434,7 +451,10 @@ class HouseNumbers:
         require(count >= 1, f"HouseNumbers.sample: count must be at least 1, got {count}")
         numbers, rows = self.numbers(split, generator.device)
         chosen = torch.randint(len(rows), (count,), generator=generator, device=rows.device)
-        return _batch(numbers, rows[chosen])
+        batch = _batch(numbers, rows[chosen])
+        if split == "train" and self.augment > 0:
+            batch = shake(batch, self.augment, generator)
+        return batch
 
     def batches(
         self,
@@ -468,6 +488,34 @@ class HouseNumbers:
             OFFICIAL["train"] + OFFICIAL["extra"] - 1,
         )
         return f"SVHN{'' if whole else ' subset'}: {listed}"
+
+
+def shake(batch: NumberBatch, alpha: float, generator: torch.Generator) -> NumberBatch:
+    """Shift and scale every crop, and its boxes with it; what comes in repeats the edge.
+
+    Args:
+        batch: crops.
+        alpha: half-width of the noise: shifts are in units of half the side, scales are factors.
+        generator: where chance comes from.
+    """
+    images = batch.images
+    noise = torch.rand(4, len(images), generator=generator, device=images.device)
+    noise = alpha * (2 * noise - 1)
+    shift, scale = noise[:2].T, 1 + noise[2:].T
+    # Where in the old crop each pixel of the new one comes from, in [-1, 1] from edge to edge.
+    where = torch.diag_embed(scale)
+    where = torch.cat([where, shift[..., None]], -1)
+    sampled = F.grid_sample(
+        images,
+        F.affine_grid(where, list(images.shape), align_corners=False),
+        padding_mode="border",
+        align_corners=False,
+    )
+    half = images.shape[-1] / 2
+    shift, scale = shift.repeat(1, 2)[:, None], scale.repeat(1, 2)[:, None]
+    boxes = ((batch.boxes / half - 1 - shift) / scale + 1) * half
+    none = (batch.boxes == 0).all(-1, keepdim=True)
+    return NumberBatch(sampled, batch.labels, boxes.masked_fill(none, 0))
 
 
 def _batch(numbers: Numbers, rows: Int64[Tensor, " B"]) -> NumberBatch:
