@@ -11,7 +11,7 @@ import ast
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -274,6 +274,35 @@ def plot_curves(
         apart["palette"] = sns.color_palette("colorblind", frame[hue].nunique())
     sns.lineplot(frame, x=x, y=y, ax=ax, **{**apart, **options})
     ax.grid(axis="y", alpha=0.4)
+    return ax
+
+
+def plot_measures(
+    ax: Axes, names: Sequence[str], measures: Sequence[Mapping[str, float]], **options
+) -> Axes:
+    """Draw shares as dots with their 95 % intervals, one line per name, the first on top.
+
+    Args:
+        ax: where to draw.
+        names: what was measured.
+        measures: `value`, `low` and `high` of each, as `Measure.as_dict` gives them.
+        options: passed on to `Axes.errorbar`.
+
+    Raises:
+        ValueError: if there is not one measure for each name.
+    """
+    require(
+        len(measures) == len(names),
+        f"plot_measures: measures must have length {len(names)}, got {len(measures)}",
+    )
+    value, low, high = (np.array([m[key] for m in measures]) for key in ("value", "low", "high"))
+    places = np.arange(len(names))
+    ax.errorbar(
+        value, places, xerr=[value - low, high - value], **{"fmt": "o", "capsize": 3, **options}
+    )
+    ax.set_yticks(places, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.4)
     return ax
 
 

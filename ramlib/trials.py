@@ -116,6 +116,20 @@ def read_all() -> dict[str, dict[str, Any]]:
     return {row["recipe"]: row for name in GROUPS for row in read(name)}
 
 
+def speed_up(slow: dict[str, Any], fast: dict[str, Any]) -> float:
+    """How many times fewer updates one training takes to the lowest error that both reach.
+
+    A lower bound where `fast` is there at the first point of its learning curve.
+
+    Args:
+        slow: a row of a group.
+        fast: the row of the training that is held against it.
+    """
+    level = max(min(error for _, error in row["curve"]) for row in (slow, fast))
+    there = [next(at for at, error in row["curve"] if error <= level) for row in (slow, fast)]
+    return there[0] / there[1]
+
+
 def _group(name: str) -> Group:
     if name not in GROUPS:
         raise KeyError(f"trials: group must be one of {', '.join(GROUPS)}, got {name!r}")

@@ -170,6 +170,27 @@ def test_plot_curves_differ_in_colour_and_in_dash(ax, names):
     assert first._unscaled_dash_pattern != second._unscaled_dash_pattern
 
 
+class TestPlotMeasures:
+    MEASURES = ({"value": 3.0, "low": 2.5, "high": 4.0}, {"value": 9.0, "low": 8.0, "high": 9.5})
+
+    def test_draws_each_value_between_the_ends_of_its_interval(self, ax):
+        plots.plot_measures(ax, ["one", "other"], self.MEASURES)
+        (container,) = ax.containers
+        dots, _, (bars,) = container
+        assert dots.get_xydata().tolist() == [[3, 0], [9, 1]]
+        ends = [[list(end) for end in segment] for segment in bars.get_segments()]
+        assert ends == [[[2.5, 0], [4, 0]], [[8, 1], [9.5, 1]]]
+
+    def test_the_first_name_is_on_top(self, ax):
+        plots.plot_measures(ax, ["one", "other"], self.MEASURES)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["one", "other"]
+        assert ax.yaxis_inverted()
+
+    def test_refuses_another_number_of_measures(self, ax):
+        with pytest.raises(ValueError, match="measures must have length 1, got 2"):
+            plots.plot_measures(ax, ["one"], self.MEASURES)
+
+
 @pytest.fixture(scope="module")
 def frames(rollout, tmp_path_factory):
     images, result = rollout
