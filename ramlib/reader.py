@@ -111,6 +111,21 @@ def join(
     return torch.where(beyond[..., None], end, both)
 
 
+def sequence_loss(
+    scores: Float[Tensor, "B objects classes"], targets: Int64[Tensor, "B objects"]
+) -> Float[Tensor, ""]:
+    """Negative log-likelihood of a number, its end included: the mean over the batch.
+
+    Args:
+        scores: of six objects.
+        targets: digits in the order of reading, then 10s, of which the first is asked for.
+    """
+    place = torch.arange(OBJECTS, device=targets.device)
+    targets = targets.masked_fill(place > count_digits(targets)[:, None], -100)
+    summed = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
+    return summed / len(targets)
+
+
 # ---- models ----
 
 
@@ -152,6 +167,37 @@ class Reader(Classifier):
     def read(self, images: Float[Tensor, "B C H W"], *, passes: int = 0) -> list[str]:
         """The number in each image; arguments and errors are those of `predict`."""
         return to_text(self.predict(images, passes=passes))
+
+
+class CentredReader(Reader):
+    """A reader that is one network, and sees crops as the paper prepares them.
+
+    Args:
+        image_shape: `(1, H, W)` of a crop, with grey levels in [0, 255].
+        classes: 11, the digits and the end.
+
+    Raises:
+        ValueError: if `classes` is not 11.
+
+    Section IV-B, Semeniuta & Barth (2016).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
+        require(
+            classes == STOP + 1,
+            f"{type(self).__name__}: classes must be {STOP + 1}, the digits and the end, "
+            f"got {classes}",
+        )
+        super().__init__(image_shape, classes)
+        self.register_buffer("mean_image", torch.full(tuple(image_shape), 128.0))
+
+    def adapt(self, task: HouseNumbers) -> None:
+        """Take over the mean image of the training crops."""
+        self.mean_image.copy_(task.mean_image())
+
+    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Subtract the mean image, and divide by 128."""
+        return (images - self.mean_image) / 128
 
 
 @dataclass(frozen=True)
@@ -198,7 +244,7 @@ class ReaderConfig(RAMConfig):
         return HouseNumberReader(self, image_shape, classes)
 
 
-class HouseNumberReader(RecurrentAttentionModel, Reader):
+class HouseNumberReader(RecurrentAttentionModel, CentredReader):
     """Reads a number in one direction.
 
     Args:
@@ -212,23 +258,11 @@ class HouseNumberReader(RecurrentAttentionModel, Reader):
     Section IV-B, Semeniuta & Barth (2016).
     """
 
-    def __init__(
-        self, config: ReaderConfig, image_shape: tuple[int, int, int], classes: int
-    ) -> None:
-        require(
-            classes == STOP + 1,
-            f"HouseNumberReader: classes must be {STOP + 1}, the digits and the end, got {classes}",
-        )
-        super().__init__(config, image_shape, classes)
-        self.register_buffer("mean_image", torch.full(tuple(image_shape), 128.0))
-
-    def adapt(self, task: HouseNumbers) -> None:
-        """Take over the mean image of the training crops."""
-        self.mean_image.copy_(task.mean_image())
+    config: ReaderConfig
 
     def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Subtract the mean image, and divide by 128."""
-        return super().preprocess((images - self.mean_image) / 128)
+        """Subtract the mean image and divide by 128, then as every model that looks."""
+        return super().preprocess(CentredReader.preprocess(self, images))
 
     def _look_at_objects(
         self, images: Float[Tensor, "B C H W"], rows: Sequence[int], *, noisy: bool
@@ -286,14 +320,8 @@ class HouseNumberReader(RecurrentAttentionModel, Reader):
             rollout: of six objects, as training mode gives it.
             labels: digits from left to right, then 10s.
         """
-        counts = count_digits(labels)
-        targets = self._from_left(labels, counts)
-        place = torch.arange(OBJECTS, device=labels.device)
-        # The end is the last thing that is asked for.
-        targets = targets.masked_fill(place > counts[:, None], -100)
-        scores = self._scores(rollout)
-        summed = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
-        return summed / len(labels)
+        targets = self._from_left(labels, count_digits(labels))
+        return sequence_loss(self._scores(rollout), targets)
 
     def objective(
         self, images: Float[Tensor, "B C H W"], labels: Int64[Tensor, "B objects"]
