@@ -80,6 +80,17 @@ class TestVerdict:
         assert verdict({**claim, "at_most": 0.5}) == "reached"
         assert verdict({**claim, "at_most": 0.4}) == "not reached"
 
+    def test_two_curves_are_compared_at_the_same_error(self, monkeypatch):
+        rows = {
+            "slow": {"curve": [[100, 90.0], [200, 50.0], [300, 20.0]]},
+            "fast": {"curve": [[100, 20.0], [200, 10.0]]},
+        }
+        monkeypatch.setattr(trials, "read_all", lambda: rows)
+        claim = {"of": ["slow", "curve"], "over": ["fast", "curve"]}
+        assert quantity(claim) == Value(3)
+        assert verdict({**claim, "at_least": 3}) == "reached"
+        assert verdict({**claim, "over": ["other", "curve"], "at_least": 3}) == "not measured"
+
     def test_shows_the_interval_beside_the_value(self):
         assert str(measured("digit", "error")) == "3.00 % (2.75 to 3.25)"
         assert str(measured("ablation-base", "gradient_norm_max")) == "4.00"

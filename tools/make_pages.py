@@ -74,9 +74,16 @@ def measured(name: str, metric: str) -> Value | None:
 
 
 def quantity(claim: dict[str, Any]) -> Value | None:
-    """What a claim is judged by: a measured value, or the ratio of two."""
+    """What a claim is judged by: a measured value, or the ratio of two.
+
+    Of two learning curves, it is the ratio of updates to the same error.
+    """
     if "of" not in claim:
         return None
+    if claim["of"][1] == "curve":
+        rows = trials.read_all()
+        slow, fast = (rows.get(claim[key][0]) for key in ("of", "over"))
+        return Value(trials.speed_up(slow, fast)) if slow and fast else None
     value = measured(*claim["of"])
     if "over" not in claim or value is None:
         return value
