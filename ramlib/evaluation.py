@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -348,11 +348,27 @@ def error_rate(classify: Callable[[Tensor], Tensor], batches: Iterator[CanvasBat
     return share(wrong, n)
 
 
-def multiply_adds(model: nn.Module, image_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one image's forward pass, counted by torch's own flop counter."""
+def examples(task: ClutteredDigits | HouseNumbers) -> Float[Tensor, "n C H W"]:
+    """Images to count a model's cost on: the numbers of the sample's test part; else a blank one.
+
+    A reader stops where a number ends. Any other model spends the same on every image.
+    """
+    if isinstance(task, HouseNumbers):
+        return next(replace(task, data="sample").batches("test")).images
+    return torch.zeros(1, *task.image_shape)
+
+
+def multiply_adds(model: nn.Module, images: Float[Tensor, "n C H W"]) -> int:
+    """Multiply-adds of a forward pass, counted by torch's own flop counter: the mean over images.
+
+    Args:
+        model: in evaluation mode.
+        images: given to the model one by one, so that a reader stops where each number ends.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *image_shape, device=device))
-    return counter.get_total_flops() // 2
+        for image in images.to(device).split(1):
+            model(image)
+    return round(counter.get_total_flops() / 2 / len(images))

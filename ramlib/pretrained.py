@@ -14,6 +14,7 @@ from ramlib import recipes
 from ramlib._checks import require
 from ramlib._files import write_atomically
 from ramlib.interface import Classifier
+from ramlib.reader import JoinedReader
 
 FOLDER = Path(__file__).parent / "weights"
 
@@ -94,12 +95,20 @@ def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 
 def shipped() -> list[str]:
-    """Names of the recipes whose weights ship, in the order of the recipes."""
-    return [name for name in recipes.RECIPES if (FOLDER / f"{name}.safetensors").is_file()]
+    """Names of the recipes whose weights ship, or the weights of both that they join."""
+
+    def ships(name: str) -> bool:
+        return (FOLDER / f"{name}.safetensors").is_file()
+
+    return [
+        recipe.name
+        for recipe in recipes.RECIPES.values()
+        if all(map(ships, recipe.joins or (recipe.name,)))
+    ]
 
 
 def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = None) -> Classifier:
-    """A trained model by its recipe's name, in evaluation mode.
+    """A trained model by its recipe's name, in evaluation mode; a joined one from its two parts.
 
     Args:
         name: of the recipe.
@@ -112,6 +121,8 @@ def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = N
         ValueError: if they are damaged.
     """
     recipe = recipes.get(name)
+    if recipe.joins is not None:
+        return JoinedReader.of(*(load(part, device, runs=runs) for part in recipe.joins))
     path = FOLDER / f"{name}.safetensors"
     if runs is not None and not path.is_file():
         path = runs / name / "weights.safetensors"

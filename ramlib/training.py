@@ -303,11 +303,16 @@ def train(
         The trained module, and whether it reached the recipe's last update.
 
     Raises:
-        ValueError: if the batch does not divide among the processes, the device or the precision
-            does not exist, or `folder` holds a damaged checkpoint or one of another recipe.
+        ValueError: if the recipe joins others, the batch does not divide among the processes, the
+            device or the precision does not exist, or `folder` holds a damaged checkpoint or one of
+            another recipe.
         FileExistsError: if `folder` holds a checkpoint and `resume` is False.
         OSError: if `folder` cannot be written.
     """
+    require(
+        recipe.joins is None,
+        f"train: {recipe.name!r} joins {' and '.join(recipe.joins or ())}; train those",
+    )
     precision = precision or recipe.precision
     require(
         precision in PRECISIONS,

@@ -13,7 +13,7 @@ import torch
 from ramlib import cli, evaluation, pretrained, recipes, records, tables, training
 from ramlib.data import house_numbers
 from ramlib.data.house_numbers import HouseNumbers
-from ramlib.reader import ReaderConfig
+from ramlib.reader import JoinedReaderConfig, ReaderConfig
 
 TINY = replace(tiny.TINY, updates=3)
 
@@ -64,6 +64,51 @@ class TestCommands:
         assert record["metrics"]["error"] == report.error.as_dict()
         assert record["metrics"]["error"]["n"] == 30
         assert record["data"].startswith("synthetic twin of SVHN (the sample): 234 train")
+        torch.manual_seed(evaluation.TEST_SEED)
+        average = evaluation.evaluate_numbers(
+            pretrained.load("tiny"), recipe.task.batches("test", 30), runs=10
+        )
+        assert record["metrics"]["average_error"] == average.error.as_dict()
+        assert record["metrics"]["subset"]["n"] == 80  # of the sample
+
+    def test_ships_two_readers_joined(self, workshop, monkeypatch, capsys):
+        monkeypatch.setenv("RAMLIB_CACHE", "cache")
+        house_numbers.load.cache_clear()
+        reader = ReaderConfig(size=4, hidden=8, shrink=8, glimpses=1)
+        forward = replace(TINY, task=HouseNumbers(), model=reader, updates=1)
+        back = replace(
+            forward, name="back", model=replace(reader, direction="right-to-left"), start="tiny"
+        )
+        both = replace(
+            forward,
+            name="both",
+            model=JoinedReaderConfig(reader),
+            updates=0,
+            joins=("tiny", "back"),
+        )
+        for recipe in (forward, back, both):
+            monkeypatch.setitem(recipes.RECIPES, recipe.name, recipe)
+        assert train() == 0
+        assert ramlib("train", "back", "--device", "cpu", "--quiet") == 0
+        assert ramlib("evaluate", "both", "--run", "runs/both", "--images", "9") == 0
+        assert ramlib("evaluate", "both", "--ship") == 2  # its parts do not ship yet
+        for name in ("tiny", "back"):
+            run = ("--run", f"runs/{name}", "--images", "9", "--ship")
+            assert ramlib("evaluate", name, *run) == 0
+        assert ramlib("evaluate", "both", "--images", "9", "--ship") == 0
+        record = records.read("both")
+        report = evaluation.evaluate_numbers(
+            pretrained.load("both"), forward.task.batches("test", 9)
+        )
+        assert record["metrics"]["error"] == report.error.as_dict()
+        assert "average_error" in record["metrics"]
+        assert record["wall_s"] == sum(records.read(name)["wall_s"] for name in ("tiny", "back"))
+        parts = [records.read(name)["parameters"] for name in ("tiny", "back")]
+        assert record["parameters"] == sum(parts)
+        assert {path.stem for path in (workshop / "weights").iterdir()} == {"tiny", "back"}
+        capsys.readouterr()
+        assert ramlib("train", "both", "--device", "cpu", "--quiet") == 2
+        assert "'both' joins tiny and back; train those" in capsys.readouterr().err
 
     def test_train_evaluate_and_ship_a_recipe(self, workshop, capsys):
         """From nothing to weights and a record that say the same."""

@@ -11,7 +11,7 @@ from tolerances import assert_near
 from ramlib import evaluation
 from ramlib.attention import Window
 from ramlib.data.cluttered import CanvasBatch, ClutteredDigits
-from ramlib.data.house_numbers import NumberBatch
+from ramlib.data.house_numbers import HouseNumbers, NumberBatch
 from ramlib.evaluation import (
     canvases,
     ensemble,
@@ -28,7 +28,7 @@ from ramlib.evaluation import (
 from ramlib.glimpse import GlimpseGrid
 from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
-from ramlib.reader import Reader
+from ramlib.reader import Reader, ReaderConfig
 
 SIDE, SIZE = 100, 12
 
@@ -396,7 +396,47 @@ def test_multiply_adds_by_hand():
     classify = h * wide + wide * 10
     per_look = read + eye + first_layer + policy + classify
     expected = context + clue + t * per_look + (t - 1) * recalled
-    assert multiply_adds(model, (1, side, side)) == expected
+    assert multiply_adds(model, torch.zeros(1, 1, side, side)) == expected
+
+
+def test_multiply_adds_are_the_mean_over_images_each_by_itself():
+    class Stops(torch.nn.Module):
+        """Looks as often as its image says."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(4, 4))
+
+        def forward(self, images):
+            for _ in range(int(images.max())):
+                images.flatten(1) @ self.weight
+
+    images = torch.tensor([1.0, 4.0])[:, None, None, None].expand(2, 1, 2, 2)
+    assert multiply_adds(Stops(), images) == (1 + 4) * 4 * 4 / 2
+
+
+@pytest.mark.parametrize(("answer", "objects"), [(10, 1), (0, 6)])
+def test_multiply_adds_of_a_reader_are_those_of_the_objects_it_reads(answer, objects):
+    t, n, h, side, wide = 2, 4, 8, 20, 256
+    config = ReaderConfig(glimpses=t, size=n, hidden=h, context=False, window=Window(0.5))
+    reader = config.build((1, side, side), 11).eval()
+    with torch.no_grad():
+        reader.f_class[-1].bias[answer] = 100
+    read = n * side * side + n * side * n
+    eye = n * n * wide + wide * h
+    classify = h * wide + wide * 11
+    per_look = read + eye + h * 3 * h + 6 * h + classify
+    recalled = 3 * h * 3 * h
+    # Every look is scored to be shown, and an object once more to see whether it is the end.
+    expected = objects * (t * per_look + classify) + (objects * t - 1) * recalled
+    assert multiply_adds(reader, torch.zeros(3, 1, side, side)) == expected
+
+
+def test_the_cost_of_a_reader_is_counted_on_the_sample(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAMLIB_CACHE", str(tmp_path))
+    sample = next(HouseNumbers("sample", "loose").batches("test")).images
+    assert torch.equal(evaluation.examples(HouseNumbers("svhn", "loose")), sample)
+    assert evaluation.examples(ClutteredDigits("digit", size=40)).shape == (1, 1, 40, 40)
 
 
 def test_the_seed_of_the_test_is_fixed():

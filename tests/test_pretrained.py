@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tiny import TINY
 
 from ramlib import pretrained, recipes
+from ramlib.data.house_numbers import HouseNumbers
 from ramlib.pretrained import (
     load,
     load_weights,
@@ -18,6 +19,7 @@ from ramlib.pretrained import (
     shipped,
     start_from,
 )
+from ramlib.reader import JoinedReaderConfig, ReaderConfig
 
 
 @pytest.fixture
@@ -138,6 +140,27 @@ class TestLoad:
         assert shipped() == ["tiny"]
         (folder / "unknown.safetensors").touch()
         assert shipped() == ["tiny"]
+
+    def test_a_joined_recipe_is_its_two_parts(self, folder, monkeypatch):
+        reader = ReaderConfig(size=4, hidden=8, shrink=8)
+        one = replace(TINY, task=HouseNumbers(), model=reader)
+        two = replace(one, name="back", model=replace(reader, direction="right-to-left"), seed=1)
+        both = replace(
+            one, name="both", model=JoinedReaderConfig(reader), updates=0, joins=("tiny", "back")
+        )
+        for recipe in (one, two, both):
+            monkeypatch.setitem(recipes.RECIPES, recipe.name, recipe)
+        save_weights(one.build(), folder / "tiny.safetensors")
+        assert shipped() == ["tiny"]
+        with pytest.raises(FileNotFoundError, match="no weights ship for 'back'"):
+            load("both")
+        save_weights(two.build(), folder / "back.safetensors")
+        assert shipped() == ["tiny", "back", "both"]
+        joined = load("both")
+        assert not joined.training
+        for part, recipe in ((joined.rightwards, one), (joined.leftwards, two)):
+            expected = recipe.build().state_dict()
+            assert all(torch.equal(v, expected[k]) for k, v in part.state_dict().items())
 
     @pytest.mark.parametrize(
         ("typo", "meant"), [("digits", "digit"), ("digit_context", "digit-context")]

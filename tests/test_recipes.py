@@ -1,7 +1,8 @@
 """Every recipe builds, says what it is, and gives the same model each time."""
 
+import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tiny import NOISY, TINY
 
 from ramlib import recipes, tables
 from ramlib.data.house_numbers import HouseNumbers
+from ramlib.evaluation import multiply_adds
 from ramlib.recipes import RECIPES, differences, get
 
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -38,6 +40,50 @@ def test_recipe_starts_from_one_that_exists_and_is_listed_before_it(recipe):
     names = list(RECIPES)
     if recipe.start is not None:
         assert names.index(recipe.start) < names.index(recipe.name)
+
+
+@each_recipe
+def test_recipe_joins_two_that_differ_in_nothing_but_their_direction(recipe):
+    if recipe.joins is not None:
+        names = list(RECIPES)
+        assert max(map(names.index, recipe.joins)) < names.index(recipe.name)
+        forward, backward = map(get, recipe.joins)
+        assert recipe.model.reader == forward.model
+        assert backward.model == replace(forward.model, direction="right-to-left")
+        assert recipe.task == forward.task == backward.task
+
+
+def test_house_numbers_svhn_is_the_joined_reader_of_photographs():
+    recipe = get("house-numbers-svhn")
+    assert recipe.joins is not None
+    assert recipe.task == HouseNumbers("svhn", "tight")
+
+
+def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
+    for recipe in RECIPES.values():
+        if recipe.name.startswith("house-numbers-subset") and recipe.joins is None:
+            assert recipe.start == recipe.name.replace("subset", "twin")
+            assert recipe.task.crop == get(recipe.start).task.crop
+
+
+def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():
+    tight, loose = (get(f"house-numbers-twin-{name}forward").model for name in ("", "loose-"))
+    for side, wide in zip(astuple(tight.window), astuple(loose.window), strict=True):
+        assert side * 1.3 == pytest.approx(wide * 2.3)
+
+
+def test_a_plain_cnn_spends_about_as_much_as_the_reader_beside_it():
+    """On a number of two digits, the commonest length: nine looks."""
+    size = 64
+    reader = get("house-numbers-twin-forward")
+    look = replace(reader.model, glimpses=9).build(reader.task.image_shape, 11).eval()
+    for layer in look.f_class:  # says the end at once
+        if isinstance(layer, torch.nn.Linear):
+            layer.bias.data[-1] = 100
+    blank = torch.zeros(1, 1, size, size)
+    spent = multiply_adds(look, blank)
+    for name in ("goodfellow-house-numbers-twin", "cnn-house-numbers-twin"):
+        assert multiply_adds(get(name).build().eval(), blank) == pytest.approx(spent, rel=0.15)
 
 
 def test_recipes_are_found_by_their_names():
@@ -93,6 +139,10 @@ class TestDifferences:
             "seed=0 (now 3)",
         ]
 
+    @pytest.mark.parametrize("name", ["cnn-pairs", "goodfellow-house-numbers-twin"])
+    def test_a_recipe_that_was_written_to_a_file_and_read_does_not_differ(self, name):
+        assert differences(get(name), json.loads(json.dumps(asdict(get(name))))) == []
+
     def test_names_and_expectations_are_words(self):
         saved = asdict(replace(TINY, name="old", row="Old", expects="much"))
         assert differences(TINY, saved) == []
@@ -115,6 +165,12 @@ class TestDifferences:
 def test_refuses_settings_out_of_range(change, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         replace(TINY, **change)
+
+
+@pytest.mark.parametrize("change", [{"updates": 5}, {"updates": 0, "start": "digit"}])
+def test_what_joins_others_is_not_trained(change):
+    with pytest.raises(ValueError, match="Recipe: what joins others is not trained; got updates="):
+        replace(get("house-numbers-svhn"), **change)
 
 
 def test_module_lists_no_recipe_outside_its_table():
