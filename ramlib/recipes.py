@@ -217,7 +217,7 @@ def _house_numbers() -> Iterator[Recipe]:
         f"{row}: simple glimpse network, forward",
         TWIN,
         replace(NUMBERS, eye="dense"),
-        updates=3_000,
+        updates=2_500,
     )
     yield from _both_ways(
         twin,
@@ -225,7 +225,7 @@ def _house_numbers() -> Iterator[Recipe]:
         TWIN,
         NUMBERS,
         starts=(f"{twin}-simple", f"{twin}-forward"),
-        updates=(10_000, 5_000),
+        updates=(8_000, 4_000),
     )
     yield from _both_ways(
         f"{twin}-five",
@@ -233,7 +233,7 @@ def _house_numbers() -> Iterator[Recipe]:
         TWIN,
         replace(NUMBERS, eye="conv-5"),
         starts=(f"{twin}-forward", f"{twin}-backward"),
-        updates=(3_000, 3_000),
+        updates=(2_500, 2_500),
         **gentle,
     )
     yield Recipe(
@@ -241,7 +241,7 @@ def _house_numbers() -> Iterator[Recipe]:
         f"{row}, 128x128: 3 layers, forward",
         TWIN_LOOSE,
         _loose(NUMBERS),
-        updates=1_500,
+        updates=1_200,
         start=f"{twin}-forward",
         **gentle,
     )
@@ -251,7 +251,7 @@ def _house_numbers() -> Iterator[Recipe]:
         TWIN_LOOSE,
         _loose(replace(NUMBERS, eye="conv-5")),
         starts=(f"{twin}-five-forward", f"{twin}-five-backward"),
-        updates=(1_500, 1_500),
+        updates=(1_200, 1_200),
         **gentle,
     )
     yield Recipe(
@@ -259,9 +259,9 @@ def _house_numbers() -> Iterator[Recipe]:
         f"{row}: Goodfellow et al.'s CNN, scaled",
         TWIN,
         GOODFELLOW,
-        updates=4_000,
+        updates=3_000,
     )
-    yield Recipe("cnn-house-numbers-twin", f"{row}: plain CNN", TWIN, PLAIN_NUMBERS, updates=4_000)
+    yield Recipe("cnn-house-numbers-twin", f"{row}: plain CNN", TWIN, PLAIN_NUMBERS, updates=3_000)
 
     yield from _both_ways(
         few,
