@@ -218,6 +218,7 @@ def _house_numbers() -> Iterator[Recipe]:
         TWIN,
         replace(NUMBERS, eye="dense"),
         updates=2_500,
+        rate=2e-3,
     )
     yield from _both_ways(
         twin,
