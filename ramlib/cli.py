@@ -23,7 +23,6 @@ README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 # Images on which a test measures shipped weights again.
 SUBSET = 1_000
-PASSES = 10  # with noise on the grids, as the paper averages them
 
 
 def duration(text: str) -> timedelta:
@@ -190,7 +189,7 @@ def _record(recipe: recipes.Recipe, images: int, seconds: int) -> None:
     ]
     if isinstance(recipe.task, HouseNumbers) and model.policy_parameters():
         torch.manual_seed(evaluation.TEST_SEED)
-        averages = evaluation.measure(recipe.task, model, "test", images, runs=PASSES)
+        averages = evaluation.measure(recipe.task, model, "test", images, runs=evaluation.PASSES)
         metrics |= {f"average_{name}": metric for name, metric in averages.items()}
     metrics["subset"] = count_subset(recipe, model)
     record = {

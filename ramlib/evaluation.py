@@ -22,6 +22,7 @@ from ramlib.reader import Reader
 TEST_SEED = 2016
 TEST_IMAGES = 20_000
 BATCH = 500
+PASSES = 10  # with noise on the grids, as Section IV-B of Semeniuta & Barth (2016) averages them
 
 
 @dataclass(frozen=True)

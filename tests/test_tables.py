@@ -38,12 +38,22 @@ RECORDS = {
     "cnn-pairs": record(
         "cnn-pairs", "Plain CNN, pairs", {"widths": [16]}, error=ERROR, error_apart=ERROR
     ),
+    "house-numbers-twin-both": record(
+        "house-numbers-twin-both",
+        "House numbers, synthetic twin: 3 layers, both",
+        {"reader": {"glimpses": 3}},
+        error=ERROR,
+        digit_error=interval(1.0, 0.9, 1.1),
+        average_error=interval(2.0, 1.9, 2.1),
+        average_digit_error=interval(0.5, 0.4, 0.6),
+    ),
     "pairs": record(
         "pairs", "Ours, pairs", {"glimpses": 4}, error=ERROR, error_apart=ERROR, visited_both=ERROR
     ),
 }
 
 each = pytest.mark.parametrize("number", TABLES)
+each_of_ours = pytest.mark.parametrize("name", TABLES["III"].recipes)
 
 
 @pytest.fixture
@@ -61,7 +71,11 @@ def row(number, recipe):
 def test_table_has_the_published_rows_then_ours(number):
     models = tables.table(number).model.tolist()
     published = [published.row for published in TABLES[number].published]
-    assert models == published + [recipes.get(name).row for name in TABLES[number].recipes]
+    table, ours = TABLES[number], []
+    for name in table.recipes:
+        row = recipes.get(name).row
+        ours += [f"{row}, single pass", f"{row}, average"] if name in table.averages else [row]
+    assert models == published + ours
 
 
 @pytest.mark.usefixtures("ledger")
@@ -73,7 +87,7 @@ def test_a_measured_row_shows_error_and_interval_with_two_decimals():
 @pytest.mark.usefixtures("ledger")
 @each
 def test_a_row_without_a_record_says_so_and_no_more(number):
-    name = {"I": "digit-context", "II": "sum-ior"}[number]
+    name = {"I": "digit-context", "II": "sum-ior", "III": "cnn-house-numbers-subset"}[number]
     shown = row(number, name).drop("model")
     assert shown["error, %"] == "not measured"
     assert set(shown.drop("error, %")) == {""}
@@ -107,6 +121,32 @@ class TestTwoDigits:
         assert (shown["parameters, M"], shown["multiply-adds, M"]) == ("1.99", "6.55")
 
 
+@pytest.mark.usefixtures("ledger")
+class TestHouseNumbers:
+    def rows(self, recipe):
+        shown = tables.table("III").query(f"source == 'recipe {recipe}'")
+        return shown.set_index("model").to_dict("index")
+
+    def test_one_pass_and_the_average_each_have_a_row_of_their_own_numbers(self):
+        single, average = self.rows("house-numbers-twin-both").items()
+        assert single[0] == "House numbers, synthetic twin: 3 layers, both, single pass"
+        assert (single[1]["error, %"], single[1]["digits, %"]) == ("3.12", "1.00")
+        assert average[0] == "House numbers, synthetic twin: 3 layers, both, average"
+        assert (average[1]["error, %"], average[1]["digits, %"]) == ("2.00", "0.50")
+
+    def test_ten_passes_cost_ten_times_as_much(self):
+        single, average = self.rows("house-numbers-twin-both").values()
+        assert (single["multiply-adds, M"], average["multiply-adds, M"]) == ("6.55", "65.53")
+        assert single["parameters, M"] == average["parameters, M"]
+
+    def test_a_model_without_noise_has_one_row(self):
+        assert len(self.rows("cnn-house-numbers-twin")) == 1
+
+    @each_of_ours
+    def test_every_row_says_twin_or_subset(self, name):
+        assert ("synthetic twin" in (row := recipes.get(name).row)) != ("SVHN subset" in row)
+
+
 def test_a_table_may_be_about_another_metric(monkeypatch):
     birds = tables.Table("Birds", (), ("digit",), metric="accuracy")
     found = record("digit", "Ours", {}, accuracy=interval(79.5, 79.0, 80.0))
@@ -131,6 +171,16 @@ def test_table_two_is_the_papers():
     }
 
 
+def test_table_three_is_the_papers():
+    published = {published.row: published.value for published in TABLES["III"].published}
+    own = {row: value for row, value in published.items() if row.startswith("Semeniuta")}
+    assert [v for row, v in own.items() if row.endswith("64x64")] == [4.5, 4.3, 3.9, 3.65, 3.4]
+    assert [v for row, v in own.items() if row.endswith("128x128")] == [5.5, 5.2, 4.45, 4.35, 4.34]
+    assert [value for row, value in published.items() if row not in own] == [
+        3.96, 3.9, 4.46, 3.6, 3.9
+    ]  # fmt: skip
+
+
 @each
 def test_every_published_row_cites_a_known_source(number):
     bibliography = (records.FOLDER.parent.parent / "references.bib").read_text(encoding="utf-8")
@@ -150,5 +200,5 @@ def test_markdown_is_a_titled_table_and_its_note(number):
 
 
 def test_an_unknown_number_names_the_known():
-    with pytest.raises(KeyError, match="number must be one of I, II, got 'V'"):
+    with pytest.raises(KeyError, match="number must be one of I, II, III, got 'V'"):
         tables.table("V")
