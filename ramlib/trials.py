@@ -12,7 +12,8 @@ import torch
 from ramlib import evaluation, records
 from ramlib._files import write_atomically
 from ramlib.attention import Window
-from ramlib.recipes import RECIPES, Recipe
+from ramlib.data.house_numbers import HouseNumbers
+from ramlib.recipes import RECIPES, TWIN, Recipe
 
 FOLDER = records.FOLDER / "trials"
 
@@ -52,6 +53,41 @@ def _ablation(name: str, row: str, **changes: Any) -> Recipe:
     return _trial("digit-context", f"ablation-{name}", row, start=None, updates=2_000, **changes)
 
 
+# The noise of a reader's looks, and the same noise on the whole crop; on few training images, since
+# neither has anything to do where there are many.
+_FEW = replace(TWIN, only=2_000)
+_SHAKEN = replace(_FEW, augment=0.1)
+
+
+def _noise(name: str, row: str, task: HouseNumbers, alpha: float) -> Recipe:
+    recipe = RECIPES["house-numbers-twin-forward"]
+    return replace(
+        recipe,
+        name=f"noise-{name}",
+        row=row,
+        task=task,
+        model=replace(recipe.model, alpha=alpha),
+        updates=800,
+    )
+
+
+# Figure 4: 25 short epochs of 6,400 images.
+EPOCHS, EPOCH = 25, 50
+
+
+def _pretraining(seed: int, start: str | None) -> Recipe:
+    recipe = RECIPES["house-numbers-twin-forward"]
+    way = "without" if start is None else "with"
+    return replace(
+        recipe,
+        name=f"pretraining-{way}-{seed}",
+        row=f"{way} pretraining, seed {seed}",
+        updates=EPOCHS * EPOCH,
+        start=start,
+        seed=seed,
+    )
+
+
 GROUPS: dict[str, Group] = {
     "ablation": Group(
         "What made the digit model learn?",
@@ -66,6 +102,27 @@ GROUPS: dict[str, Group] = {
             _ablation("no-context", "no context network", context=False),
             _ablation("last-look", "loss on the last look only", supervision="last"),
         ),
+    ),
+    "noise": Group(
+        "Noise on the looks, or on the images?",
+        (
+            _noise("none", "neither", _FEW, 0.0),
+            _noise("looks", "noise on the grid of each look", _FEW, 0.1),
+            _noise("images", "the same noise on the images", _SHAKEN, 0.0),
+            _noise("both", "both", _SHAKEN, 0.1),
+        ),
+        images=3_000,
+        every=200,
+    ),
+    "pretraining": Group(
+        "Does a simple glimpse network first make the full one learn sooner?",
+        tuple(
+            _pretraining(seed, start)
+            for seed in range(3)
+            for start in (None, "house-numbers-twin-brief")
+        ),
+        images=3_000,
+        every=EPOCH,
     ),
 }
 

@@ -23,6 +23,29 @@ def test_variant_of_the_ablation_changes_one_thing(variant):
     assert replace(variant, name=base.name, row=base.row, model=base.model) == base
 
 
+def test_the_noise_trials_differ_in_nothing_but_their_noise():
+    recipes = trials.GROUPS["noise"].recipes
+    assert [(r.model.alpha, r.task.augment) for r in recipes] == [
+        (0.0, 0.0), (0.1, 0.0), (0.0, 0.1), (0.1, 0.1)
+    ]  # fmt: skip
+    quiet = {
+        replace(
+            r, name="", row="", task=replace(r.task, augment=0.0), model=replace(r.model, alpha=0.0)
+        )
+        for r in recipes
+    }
+    assert len(quiet) == 1
+
+
+def test_pretraining_is_tried_with_three_seeds_in_25_epochs():
+    group = trials.GROUPS["pretraining"]
+    assert len({(recipe.seed, recipe.start) for recipe in group.recipes}) == 6
+    assert {recipe.seed for recipe in group.recipes} == {0, 1, 2}
+    assert all(recipe.updates == 25 * group.every for recipe in group.recipes)
+    others = {replace(recipe, name="", row="", seed=0, start=None) for recipe in group.recipes}
+    assert len(others) == 1
+
+
 @pytest.fixture
 def tiny_group(tmp_path, monkeypatch):
     recipes = tuple(replace(TINY, name=name, updates=60) for name in ("one", "other"))
