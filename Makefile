@@ -68,6 +68,10 @@ train: $(READY) ## train a recipe: make train RECIPE=digit-context (ARGS="--resu
 bench: $(READY) ## time the read, a training step and each module on this machine
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+.PHONY: bench-loader
+bench-loader: $(READY) ## time the loader of house numbers on 30,000 images, and its memory
+	$(BIN)/python benchmarks/loader.py $(ARGS)
+
 # ---- checks: `make test` runs these in turn ----
 
 .PHONY: test
