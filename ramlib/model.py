@@ -44,6 +44,7 @@ class RAMConfig:
         relative: regress shifts of the centre in place of centres.
         penalised_step: the look, counted from 1, at which eq. 5 is charged; None for never.
         alpha: half-width of the noise on the grid.
+        gradient_limit: of one look's gradient to the policy; see `AttentionPolicy`.
         recurrence: `top-down` (the paper's), `bottom-up` or `one-layer`.
         dropout: on the glimpse network's output.
         recurrent_dropout: on the candidate states.
@@ -62,6 +63,7 @@ class RAMConfig:
     relative: bool = False
     penalised_step: int | None = None
     alpha: float = 0.0
+    gradient_limit: float | None = None
     recurrence: Literal["top-down", "bottom-up", "one-layer"] = "top-down"
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
@@ -146,6 +148,7 @@ class RecurrentAttentionModel(Classifier):
             config.window,
             relative=config.relative,
             alpha=config.alpha,
+            gradient_limit=config.gradient_limit,
         )
         self.f_class = ClassificationNetwork(width, classes)
 

@@ -124,7 +124,14 @@ def differences(recipe: Recipe, saved: dict[str, Any]) -> list[str]:
 DIGIT = RAMConfig(context=False, window=Window(0.35, 0.12, 1.0), supervision="all")
 DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervision="all")
 # The paper's remedies: an upper limit on the window, relative shifts, and eq. 5 on the third look.
-TWO_DIGITS = RAMConfig(context=True, window=Window(0.3, 0.12, 0.4), relative=True, penalised_step=3)
+TWO_DIGITS = RAMConfig(
+    context=True,
+    window=Window(0.3, 0.12, 0.4),
+    relative=True,
+    penalised_step=3,
+    gradient_limit=1.0,
+)
+READ_TWICE = replace(DIGIT_CONTEXT, gradient_limit=1.0)
 
 # About a million multiply-adds a look. One digit fills most of its crop, one of five a tenth.
 NUMBERS = ReaderConfig(
@@ -379,8 +386,8 @@ RECIPES: dict[str, Recipe] = {
             name="digit",
             row="Ours, without context",
             task=ClutteredDigits("digit"),
-            model=replace(DIGIT, supervision="after-first"),
-            updates=60_000,
+            model=replace(DIGIT, supervision="after-first", gradient_limit=1.0),
+            updates=30_000,
             start="digit-every-look",
         ),
         Recipe(
@@ -419,7 +426,7 @@ RECIPES: dict[str, Recipe] = {
             name="pairs-ior",
             row="Ours, pairs by inhibition of return",
             task=ClutteredDigits("pair"),
-            model=ReadAgainConfig(DIGIT_CONTEXT, "pair"),
+            model=ReadAgainConfig(READ_TWICE, "pair"),
             updates=15_000,
             rate=5e-4,
             start="digit-context",
@@ -428,7 +435,7 @@ RECIPES: dict[str, Recipe] = {
             name="sum-ior",
             row="Ours, sum by inhibition of return",
             task=ClutteredDigits("sum", distractors=0),
-            model=ReadAgainConfig(DIGIT_CONTEXT, "sum"),
+            model=ReadAgainConfig(READ_TWICE, "sum"),
             updates=10_000,
             rate=5e-4,
             start="pairs-ior",

@@ -53,6 +53,10 @@ def _ablation(name: str, row: str, **changes: Any) -> Recipe:
     return _trial("digit-context", f"ablation-{name}", row, start=None, updates=2_000, **changes)
 
 
+def _remedy(name: str, row: str, **changes: Any) -> Recipe:
+    return _trial("pairs", f"remedies-{name}", row, start="digit-context", updates=2_500, **changes)
+
+
 # The noise of a reader's looks, and the same noise on the whole crop; on few training images, since
 # neither has anything to do where there are many.
 _FEW = replace(TWIN, only=2_000)
@@ -101,6 +105,15 @@ GROUPS: dict[str, Group] = {
             _ablation("one-layer", "one recurrent layer", recurrence="one-layer"),
             _ablation("no-context", "no context network", context=False),
             _ablation("last-look", "loss on the last look only", supervision="last"),
+        ),
+    ),
+    "remedies": Group(
+        "What makes attention leave one digit for the other?",
+        (
+            _remedy("all", "limit, relative shifts and penalty"),
+            _remedy("no-limit", "no limits on the window", window=Window(0.3)),
+            _remedy("absolute", "absolute centres", relative=False),
+            _remedy("no-penalty", "no penalty", penalised_step=None),
         ),
     ),
     "noise": Group(

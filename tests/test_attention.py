@@ -255,6 +255,32 @@ class TestNoise:
         assert_near(shift[0], [math.tanh(0.2), math.tanh(0.3)])
 
 
+class TestGradientLimit:
+    ROWS = ((0.2, 0.1, 0, 0, 0, 0), (-0.4, 0.3, 0.1, 0, 0, 0), (0, 0, 0, 0, 0, 0))
+    # Image by image: far above the limit, below it, and no gradient at all.
+    LOUDNESS = torch.tensor([1e4, 1e-3, 0.0], dtype=torch.float64)
+
+    def gradients(self, limit):
+        """Of a batch's mean loss, one row for each image: each drives a feature of its own."""
+        policy = policy_of(gradient_limit=limit)
+        grid, _ = policy(says(policy, self.ROWS))
+        (self.LOUDNESS * (grid.c_x + 2 * grid.c_y + grid.delta_x.log())).mean().backward()
+        return policy.linear.weight.grad.T[:3]
+
+    def test_caps_the_loud_keeps_the_quiet_and_every_direction(self):
+        free, limited = self.gradients(None), self.gradients(0.5)
+        assert limited[0].norm().item() == pytest.approx(0.5 / 3)
+        assert F.cosine_similarity(limited[0], free[0], 0).item() == pytest.approx(1)
+        assert_near(limited[1:], free[1:])
+        assert free[0].norm() > 1e3
+
+    def test_changes_no_grid(self):
+        policy, limited = policy_of(), policy_of(gradient_limit=0.1)
+        grids = [p(says(p, self.ROWS))[0] for p in (policy, limited)]
+        for ours, theirs in zip(vars(grids[0]).values(), vars(grids[1]).values(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
 class TestPrecision:
     def test_places_the_grid_in_single_precision_under_autocast(self):
         policy = AttentionPolicy(8, 12, (100, 100), BOUNDED)
@@ -278,6 +304,10 @@ class TestBadInput:
             ValueError, match=r"AttentionPolicy: alpha must be at least 0, got -0\.1"
         ):
             AttentionPolicy(8, 4, (20, 20), alpha=-0.1)
+
+    def test_refuses_a_limit_that_lets_no_gradient_through(self):
+        with pytest.raises(ValueError, match="gradient_limit must be above 0 or None, got 0"):
+            AttentionPolicy(8, 4, (20, 20), gradient_limit=0.0)
 
 
 class TestShiftPenalty:
