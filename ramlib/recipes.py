@@ -15,6 +15,7 @@ from ramlib.baselines.cnn import CNNConfig
 from ramlib.baselines.goodfellow import NumberCNNConfig
 from ramlib.data.cluttered import ClutteredDigits
 from ramlib.data.house_numbers import HouseNumbers
+from ramlib.imitation import GuidedConfig
 from ramlib.inhibition import ReadAgainConfig
 from ramlib.interface import Classifier
 from ramlib.model import RAMConfig
@@ -406,20 +407,29 @@ RECIPES: dict[str, Recipe] = {
             rate=5e-4,
             start="digit-context",
         ),
+        # Attention does not find the second digit by itself. First it is shown where to look.
+        Recipe(
+            name="pairs-guided",
+            row="Ours, pairs, guided",
+            task=ClutteredDigits("pair"),
+            model=GuidedConfig(**vars(TWO_DIGITS)),
+            updates=8_000,
+            start="digit-context",
+        ),
         Recipe(
             name="pairs",
             row="Ours, pairs",
             task=ClutteredDigits("pair"),
             model=TWO_DIGITS,
-            updates=60_000,
-            start="digit-context",
+            updates=25_000,
+            start="pairs-guided",
         ),
         Recipe(
             name="sum",
             row="Ours, sum",
             task=ClutteredDigits("sum", distractors=0),
             model=TWO_DIGITS,
-            updates=30_000,
+            updates=12_000,
             start="pairs",
         ),
         Recipe(
