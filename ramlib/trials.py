@@ -114,7 +114,19 @@ GROUPS: dict[str, Group] = {
             _remedy("no-limit", "no limits on the window", window=Window(0.3)),
             _remedy("absolute", "absolute centres", relative=False),
             _remedy("no-penalty", "no penalty", penalised_step=None),
+            _remedy("loud", "all three, no limit on the gradient", gradient_limit=None),
+            _remedy("guided", "all three, and a guide", base="pairs-guided"),
         ),
+    ),
+    "transfer": Group(
+        "What is a start from the other task worth?",
+        (
+            _transfer("sum", "sum, random start", start=None),
+            _transfer("sum", "sum, from pairs", start="pairs"),
+            _transfer("pairs", "pairs, random start", start=None),
+            _transfer("pairs", "pairs, from sum", start="sum"),
+        ),
+        every=200,
     ),
     "noise": Group(
         "Noise on the looks, or on the images?",
