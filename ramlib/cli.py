@@ -66,8 +66,8 @@ def list_recipes(args: argparse.Namespace) -> None:
             if name in ledger
             else "not measured"
         )
-        budget = f"{recipe.updates:>7} updates of {recipe.batch}"
-        print(f"{name:<{width}} {budget}  {error:<20} {recipe.row}")
+        budget = f"{recipe.updates:>7} updates of {recipe.batch}" if recipe.updates else "joined"
+        print(f"{name:<{width}} {budget:>22}  {error:<20} {recipe.row}")
 
 
 def train(args: argparse.Namespace) -> None:

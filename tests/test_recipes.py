@@ -11,6 +11,7 @@ from tiny import NOISY, TINY
 from ramlib import recipes, tables
 from ramlib.data.house_numbers import HouseNumbers
 from ramlib.evaluation import multiply_adds
+from ramlib.pretrained import start_from
 from ramlib.recipes import RECIPES, differences, get
 
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
@@ -64,6 +65,24 @@ def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
         if recipe.name.startswith("house-numbers-subset") and recipe.joins is None:
             assert recipe.start == recipe.name.replace("subset", "twin")
             assert recipe.task.crop == get(recipe.start).task.crop
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [
+        ("twin-forward", {"f_glimpse"}),  # the simple eye is exchanged
+        ("twin-backward", set()),
+        ("twin-five-forward", {"f_glimpse"}),  # from the third layer on
+        ("twin-loose-forward", {"mean_image"}),
+        ("twin-loose-five-backward", {"mean_image"}),
+        ("subset-five-forward", set()),
+        ("subset-loose-five-forward", set()),
+    ],
+)
+def test_a_reader_takes_over_all_that_fits(name, fresh):
+    recipe = get(f"house-numbers-{name}")
+    left = start_from(recipe.build(), get(recipe.start).build().state_dict())
+    assert {part.split(".")[0] for part in left} == fresh
 
 
 def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():
