@@ -53,8 +53,13 @@ def _ablation(name: str, row: str, **changes: Any) -> Recipe:
     return _trial("digit-context", f"ablation-{name}", row, start=None, updates=2_000, **changes)
 
 
-def _remedy(name: str, row: str, **changes: Any) -> Recipe:
-    return _trial("pairs", f"remedies-{name}", row, start="digit-context", updates=2_500, **changes)
+def _remedy(name: str, row: str, base: str = "pairs", **changes: Any) -> Recipe:
+    return _trial(base, f"remedies-{name}", row, start="digit-context", updates=2_500, **changes)
+
+
+def _transfer(task: str, row: str, *, start: str | None) -> Recipe:
+    name = f"transfer-{task}-from-{start}" if start else f"transfer-{task}-random"
+    return _trial(task, name, row, start=start, updates=4_000)
 
 
 # The noise of a reader's looks, and the same noise on the whole crop; on few training images, since
