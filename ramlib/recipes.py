@@ -410,7 +410,7 @@ RECIPES: dict[str, Recipe] = {
         # Attention does not find the second digit by itself. First it is shown where to look.
         Recipe(
             name="pairs-guided",
-            row="Ours, pairs, guided",
+            row="Ours, pairs, while guided",
             task=ClutteredDigits("pair"),
             model=GuidedConfig(**vars(TWO_DIGITS)),
             updates=8_000,
@@ -418,7 +418,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="pairs",
-            row="Ours, pairs",
+            row="Ours, pairs, guided at first",
             task=ClutteredDigits("pair"),
             model=TWO_DIGITS,
             updates=20_000,
@@ -426,7 +426,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="sum",
-            row="Ours, sum",
+            row="Ours, sum, from pairs",
             task=ClutteredDigits("sum", distractors=0),
             model=TWO_DIGITS,
             updates=12_000,

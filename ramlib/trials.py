@@ -57,6 +57,18 @@ def _remedy(name: str, row: str, base: str = "pairs", **changes: Any) -> Recipe:
     return _trial(base, f"remedies-{name}", row, start="digit-context", updates=2_500, **changes)
 
 
+def _loudness(name: str, row: str, gradient_limit: float | None) -> Recipe:
+    recipe = RECIPES["pairs-ior"]
+    reader = replace(recipe.model.reader, gradient_limit=gradient_limit)
+    return replace(
+        recipe,
+        name=f"loudness-{name}",
+        row=row,
+        model=replace(recipe.model, reader=reader),
+        updates=800,
+    )
+
+
 def _transfer(task: str, row: str, *, start: str | None) -> Recipe:
     name = f"transfer-{task}-from-{start}" if start else f"transfer-{task}-random"
     return _trial(task, name, row, start=start, updates=4_000)
@@ -119,8 +131,14 @@ GROUPS: dict[str, Group] = {
             _remedy("no-limit", "no limits on the window", window=Window(0.3)),
             _remedy("absolute", "absolute centres", relative=False),
             _remedy("no-penalty", "no penalty", penalised_step=None),
-            _remedy("loud", "all three, no limit on the gradient", gradient_limit=None),
             _remedy("guided", "all three, and a guide", base="pairs-guided"),
+        ),
+    ),
+    "loudness": Group(
+        "What does it help to limit the gradient of one look?",
+        (
+            _loudness("free", "inhibition of return, no limit", None),
+            _loudness("limited", "inhibition of return, limited", 1.0),
         ),
     ),
     "transfer": Group(
