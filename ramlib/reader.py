@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,25 +146,35 @@ class Reader(Classifier):
 
     @torch.inference_mode()
     def predict(
-        self, images: Float[Tensor, "B C H W"], *, passes: int = 0
+        self, images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"], *, passes: int = 0
     ) -> Int64[Tensor, "B objects"]:
         """The digits of each image from left to right, then 10s.
 
         Args:
-            images: grey levels in [0, 255].
+            images: grey levels in [0, 255], in bytes or in floating point.
             passes: as in `probabilities`.
 
         Raises:
-            TypeError: if `images` is not a floating-point tensor.
+            TypeError: if `images` is neither a floating-point tensor nor one of bytes.
             ValueError: if its shape or range is wrong, it is empty, it is not finite, or `passes`
                 is below 0.
         """
+        if isinstance(images, Tensor) and images.dtype == torch.uint8:
+            images = images.float()
         require_images("predict", images, self.image_shape, GREY_LEVELS)
+        # No photograph is so dark: somebody has divided by 255.
+        require(
+            not 0 < (brightest := images.max().item()) <= 1,
+            f"predict: images must have grey levels in [0, 255], got none above {brightest:g}; "
+            "multiply pixels in [0, 1] by 255",
+        )
         require(passes >= 0, f"predict: passes must be at least 0, got {passes}")
         images = images.to(next(self.parameters()).dtype)
         return decode(self.probabilities(images, passes=passes))
 
-    def read(self, images: Float[Tensor, "B C H W"], *, passes: int = 0) -> list[str]:
+    def read(
+        self, images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"], *, passes: int = 0
+    ) -> list[str]:
         """The number in each image; arguments and errors are those of `predict`."""
         return to_text(self.predict(images, passes=passes))
 

@@ -538,6 +538,12 @@ class TestTraining:
         assert len(reader.read(batch.images)) == 3
 
 
+def test_bytes_are_grey_levels_too():
+    reader, images = reader_of().eval(), images_of().round()
+    assert torch.equal(reader.predict(images.to(torch.uint8)), reader.predict(images))
+    assert reader.read(images.to(torch.uint8)) == reader.read(images)
+
+
 @pytest.mark.usefixtures("as_installed")
 class TestBadInput:
     @pytest.mark.parametrize("call", ["predict", "read"])
@@ -550,9 +556,14 @@ class TestBadInput:
             (torch.full((1, *SHAPE), -1.0), ValueError, "must be finite and in [0, 255], got"),
             (torch.full((1, *SHAPE), float("nan")), ValueError, "must be finite and in [0, 255]"),
             (
-                torch.zeros(1, *SHAPE, dtype=torch.uint8),
+                torch.zeros(1, *SHAPE, dtype=torch.int64),
                 TypeError,
-                "must be floating point in [0, 255], got torch.uint8; call .float() on them first",
+                "must be floating point in [0, 255], got torch.int64; call .float() on them first",
+            ),
+            (
+                torch.full((1, *SHAPE), 0.9),
+                ValueError,
+                "got none above 0.9; multiply pixels in [0, 1]",
             ),
             (np.zeros((1, *SHAPE)), TypeError, "images must be a torch.Tensor, got ndarray"),
         ],
