@@ -141,6 +141,7 @@ NUMBERS = ReaderConfig(
     window=Window(0.6, 0.15, 1.0),
     dropout=0.2,
     recurrent_dropout=0.1,
+    gradient_limit=1.0,
 )
 # With 1,800 photographs, the paper's own dropout; the twin has more images than time.
 NUMBERS_FEW = replace(NUMBERS, dropout=0.5, recurrent_dropout=0.5)
