@@ -197,7 +197,7 @@ def _record(recipe: recipes.Recipe, images: int, seconds: int) -> None:
         "row": recipe.row,
         "task": asdict(recipe.task),
         "model": asdict(recipe.model),
-        "data": recipe.task.describe(),
+        "data": evaluation.describe(recipe.task, images),
         "seed": recipe.seed,
         "updates": recipe.updates,
         "batch": recipe.batch,

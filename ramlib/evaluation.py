@@ -311,6 +311,13 @@ def evaluate_numbers(
     )
 
 
+def describe(task: ClutteredDigits | HouseNumbers, images: int) -> str:
+    """The data of a record, and how much of it was measured."""
+    if isinstance(task, HouseNumbers):
+        return task.describe()
+    return f"{task.describe()}; {images} test canvases, seed {TEST_SEED}"
+
+
 def measure(
     task: ClutteredDigits | HouseNumbers,
     model: Classifier,

@@ -388,8 +388,9 @@ RECIPES: dict[str, Recipe] = {
             name="digit",
             row="Ours, without context",
             task=ClutteredDigits("digit"),
-            model=replace(DIGIT, supervision="after-first", gradient_limit=1.0),
-            updates=30_000,
+            model=replace(DIGIT, supervision="after-first"),
+            updates=28_000,
+            rate=5e-4,
             start="digit-every-look",
         ),
         Recipe(

@@ -442,3 +442,11 @@ def test_the_cost_of_a_reader_is_counted_on_the_sample(tmp_path, monkeypatch):
 def test_the_seed_of_the_test_is_fixed():
     """Records hold counts over these very canvases."""
     assert (evaluation.TEST_SEED, evaluation.TEST_IMAGES, evaluation.BATCH) == (2016, 20_000, 500)
+
+
+def test_a_record_says_how_many_canvases_of_which_digits_were_measured():
+    said = evaluation.describe(ClutteredDigits("pair"), 123)
+    assert said == (
+        "cluttered canvases of real MNIST digits (50000 train, 10000 validation, 10000 test), "
+        f"made fresh; 123 test canvases, seed {evaluation.TEST_SEED}"
+    )
