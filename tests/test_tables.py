@@ -48,7 +48,12 @@ RECORDS = {
         average_digit_error=interval(0.5, 0.4, 0.6),
     ),
     "pairs": record(
-        "pairs", "Ours, pairs", {"glimpses": 4}, error=ERROR, error_apart=ERROR, visited_both=ERROR
+        "pairs",
+        "Ours, pairs, guided at first",
+        {"glimpses": 4},
+        error=ERROR,
+        error_apart=ERROR,
+        visited_both=ERROR,
     ),
 }
 
