@@ -12,10 +12,13 @@ import torch
 from ramlib import evaluation, records
 from ramlib._files import write_atomically
 from ramlib.attention import Window
+from ramlib.data.cluttered import ClutteredDigits
 from ramlib.data.house_numbers import HouseNumbers
 from ramlib.recipes import RECIPES, TWIN, Recipe
 
 FOLDER = records.FOLDER / "trials"
+# Canvases on which a row keeps the windows of its model.
+SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,26 @@ def _group(name: str) -> Group:
     return GROUPS[name]
 
 
+@torch.inference_mode()
+def looks(recipe: Recipe, model: torch.nn.Module) -> dict[str, list] | None:
+    """Where a model looks on the first validation canvases, so that a figure can show it.
+
+    Returns:
+        The six parameters of the grid, each a list of looks for each of `SHOWN` canvases; None if
+        the model does not look, or at no canvas.
+    """
+    if not isinstance(recipe.task, ClutteredDigits):
+        return None
+    batch = next(evaluation.canvases(recipe.task, SHOWN, split="validation"))
+    grids = model(batch.images, noisy=False).grids
+    if grids is None:
+        return None
+    return {
+        name: [[round(value, 4) for value in row] for row in values.tolist()]
+        for name, values in vars(grids).items()
+    }
+
+
 def _row(recipe: Recipe, model: torch.nn.Module, folder: Path, images: int) -> dict[str, Any]:
     state = torch.load(folder / "last.ckpt", weights_only=True, map_location="cpu")
     curve = records.curve(folder)
@@ -249,6 +272,7 @@ def _row(recipe: Recipe, model: torch.nn.Module, folder: Path, images: int) -> d
         "recipe": recipe.name,
         "row": recipe.row,
         **evaluation.measure(recipe.task, model, "validation", images),
+        "looks": looks(recipe, model),
         "gradient_norm_median": round(float(curve["gradient norm"].median()), 2),
         "gradient_norm_max": round(float(curve["gradient norm"].max()), 2),
         "curve": [

@@ -3,9 +3,10 @@
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 from tiny import TINY
 
-from ramlib import records, trials
+from ramlib import evaluation, records, trials
 
 
 def changed(recipe, base):
@@ -93,6 +94,19 @@ def test_speed_up_is_the_ratio_of_updates_to_the_same_error(slow, fast, expected
         for errors in (slow, fast)
     )
     assert trials.speed_up(slow, fast) == expected
+
+
+def test_a_row_holds_the_looks_at_the_first_validation_canvases(tmp_path, tiny_group):
+    row = trials.run("tiny", tmp_path / "runs")[0]
+    recipe = tiny_group[0]
+    state = torch.load(tmp_path / "runs" / "one" / "last.ckpt", weights_only=True)["state_dict"]
+    model = recipe.build().eval()
+    model.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
+    batch = next(evaluation.canvases(recipe.task, trials.SHOWN, split="validation"))
+    with torch.inference_mode():
+        grids = model(batch.images).grids
+    for name, values in row["looks"].items():
+        assert torch.tensor(values).sub(getattr(grids, name)).abs().max() < 6e-5
 
 
 def test_unknown_group_is_named():
