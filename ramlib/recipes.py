@@ -464,7 +464,7 @@ RECIPES: dict[str, Recipe] = {
             row="Plain CNN, sum",
             task=ClutteredDigits("sum", distractors=0),
             model=CNNConfig(),
-            updates=10_000,
+            updates=6_000,
         ),
         *_house_numbers(),
     )

@@ -74,7 +74,7 @@ def _loudness(name: str, row: str, gradient_limit: float | None) -> Recipe:
 
 def _transfer(task: str, row: str, *, start: str | None) -> Recipe:
     name = f"transfer-{task}-from-{start}" if start else f"transfer-{task}-random"
-    return _trial(task, name, row, start=start, updates=4_000)
+    return _trial(task, name, row, start=start, updates=2_500)
 
 
 # The noise of a reader's looks, and the same noise on the whole crop; on few training images, since
