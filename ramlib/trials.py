@@ -131,7 +131,7 @@ GROUPS: dict[str, Group] = {
         "What makes attention leave one digit for the other?",
         (
             _remedy("all", "limit, relative shifts and penalty"),
-            _remedy("no-limit", "no limits on the window", window=Window(0.3)),
+            _remedy("no-limit", "no upper limit on the window", window=Window(0.3, 0.12, 2.0)),
             _remedy("absolute", "absolute centres", relative=False),
             _remedy("no-penalty", "no penalty", penalised_step=None),
             _remedy("guided", "all three, and a guide", base="pairs-guided"),
