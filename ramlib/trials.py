@@ -225,17 +225,17 @@ def read_all() -> dict[str, dict[str, Any]]:
 
 
 def speed_up(slow: dict[str, Any], fast: dict[str, Any]) -> float:
-    """How many times fewer updates one training takes to the lowest error that both reach.
+    """How many times fewer updates one training takes to the first error that it was seen at.
 
-    A lower bound where `fast` is there at the first point of its learning curve.
+    A lower bound, up to the end of its curve, if `slow` never gets there.
 
     Args:
         slow: a row of a group.
         fast: the row of the training that is held against it.
     """
-    level = max(min(error for _, error in row["curve"]) for row in (slow, fast))
-    there = [next(at for at, error in row["curve"] if error <= level) for row in (slow, fast)]
-    return there[0] / there[1]
+    first, level = fast["curve"][0]
+    there = [at for at, error in slow["curve"] if error <= level]
+    return (there[0] if there else slow["curve"][-1][0]) / first
 
 
 def _group(name: str) -> Group:

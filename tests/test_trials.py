@@ -79,16 +79,15 @@ def test_a_row_holds_its_learning_curve(tmp_path, tiny_group):
 @pytest.mark.parametrize(
     ("slow", "fast", "expected"),
     [
-        # The lowest error that both reach is 20: after 400 updates, and after 100.
-        ([90, 60, 40, 20], [20, 10, 5, 5], 4),
-        ([90, 60, 40, 20], [20, 20, 20, 20], 4),
-        # Here it is 40, after 300 and 200.
-        ([90, 60, 40, 20], [80, 40, 50, 40], 1.5),
-        ([50, 40], [80, 50], 0.5),  # the other way round
+        ([90, 60, 30, 10], [30, 10, 5, 5], 3),
+        ([90, 60, 28, 10], [30, 10, 5, 5], 3),
         ([50, 40], [50, 40], 1),
+        ([40, 30], [50, 40], 1),
+        # Never there: the ratio is at least this.
+        ([90, 90, 90, 90], [30, 10, 5, 5], 4),
     ],
 )
-def test_speed_up_is_the_ratio_of_updates_to_the_same_error(slow, fast, expected):
+def test_speed_up_is_the_ratio_of_updates_to_the_first_error_of_the_other(slow, fast, expected):
     slow, fast = (
         {"curve": [[100 * (i + 1), error] for i, error in enumerate(errors)]}
         for errors in (slow, fast)
