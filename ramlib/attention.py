@@ -89,7 +89,7 @@ class AttentionPolicy(nn.Module):
         alpha: half-width of the uniform noise on the grid's centre and distances; 0 for none.
         gradient_limit: largest norm of the gradient that one look of one image may send back to
             the six numbers; None for any. A narrow window in a wrong place has a steep loss: in
-            training, one look in a hundred holds nearly all of the gradient's energy. The limit
+            training on pairs, one look in a hundred holds most of the gradient's energy. The limit
             leaves its direction and takes away its loudness.
 
     Section III (grid), IV-A (relative shifts, limit) and IV-B (noise), Semeniuta & Barth (2016).

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from ramlib._checks import require
 from ramlib.glimpse import GlimpseGrid, read_glimpse
@@ -100,7 +101,8 @@ class GuidedModel(RecurrentAttentionModel):
             state = self.f_rec.look(state)
             grid, shift = self.f_ext(state.h2, last)
             glimpse = read_glimpse(images, window, self.config.size)
-            state = self.f_rec.see(state, self.f_glimpse(glimpse))
+            features = F.dropout(self.f_glimpse(glimpse), self.config.dropout, self.training)
+            state = self.f_rec.see(state, features)
             looks.append(Look(state, grid, glimpse, shift))
             distances.append(window_distance(grid, window))
             last = window
