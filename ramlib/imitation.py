@@ -17,12 +17,11 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional as F
 
 from ramlib._checks import require
-from ramlib.glimpse import GlimpseGrid, read_glimpse
+from ramlib.glimpse import GlimpseGrid
 from ramlib.inhibition import ReadAgainConfig, ReadAgainModel
-from ramlib.model import Look, RAMConfig, RecurrentAttentionModel
+from ramlib.model import RAMConfig, RecurrentAttentionModel
 
 
 def window_distance(ours: GlimpseGrid, theirs: GlimpseGrid) -> Float[Tensor, "..."]:
@@ -98,12 +97,8 @@ class GuidedModel(RecurrentAttentionModel):
         state, last, looks, distances = self.begin(images), None, [], []
         for t in range(self.config.glimpses):
             window = shown[:, t]
-            state = self.f_rec.look(state)
-            grid, shift = self.f_ext(state.h2, last)
-            glimpse = read_glimpse(images, window, self.config.size)
-            features = F.dropout(self.f_glimpse(glimpse), self.config.dropout, self.training)
-            state = self.f_rec.see(state, features)
-            looks.append(Look(state, grid, glimpse, shift))
-            distances.append(window_distance(grid, window))
-            last = window
+            look = self.look(images, state, last, noisy=False, through=window)
+            state, last = look.state, window
+            looks.append(look)
+            distances.append(window_distance(look.grid, window))
         return self.loss(self.rollout(looks), labels) + torch.stack(distances).mean()

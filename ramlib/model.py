@@ -192,6 +192,7 @@ class RecurrentAttentionModel(Classifier):
         last: GlimpseGrid | None,
         *,
         noisy: bool,
+        through: GlimpseGrid | None = None,
     ) -> Look:
         """Eqs. 1-3: decide where to look, look there, and remember it.
 
@@ -200,10 +201,13 @@ class RecurrentAttentionModel(Classifier):
             state: after the last look.
             last: where that was; None before the first.
             noisy: corrupt the grid.
+            through: look through this window instead of the one decided on.
         """
         state = self.f_rec.look(state)  # eq. 1
         grid, shift = self.f_ext(state.h2, last, noisy=noisy)  # eq. 2: where
-        g = read_glimpse(images, grid, self.config.size, support=self.f_ext.support)  # what
+        # Another policy's windows may be larger than ours can be.
+        seen, support = (grid, self.f_ext.support) if through is None else (through, None)
+        g = read_glimpse(images, seen, self.config.size, support=support)  # what
         features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
         return Look(self.f_rec.see(state, features), grid, g, shift)  # eq. 3
 

@@ -141,6 +141,7 @@ NUMBERS = (
     "house-numbers-twin-loose-five-both",
     "goodfellow-house-numbers-twin",
     "cnn-house-numbers-twin",
+    "house-numbers-subset-untuned",
     "house-numbers-subset-forward",
     "house-numbers-subset-both",
     "house-numbers-svhn",
@@ -244,5 +245,6 @@ def markdown(number: str) -> str:
         KeyError: if there is no such table here.
     """
     this = get(number)
-    parts = [f"**Table {number}.** {this.title}", this.frame().to_markdown(index=False), this.note]
+    rows = this.frame().to_markdown(index=False, disable_numparse=True)  # 3.40 stays 3.40
+    parts = [f"**Table {number}.** {this.title}", rows, this.note]
     return "\n\n".join(filter(None, parts))

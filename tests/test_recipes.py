@@ -51,7 +51,10 @@ def test_recipe_joins_two_that_differ_in_nothing_but_their_direction(recipe):
         forward, backward = map(get, recipe.joins)
         assert recipe.model.reader == forward.model
         assert backward.model == replace(forward.model, direction="right-to-left")
-        assert recipe.task == forward.task == backward.task
+        assert forward.task == backward.task
+        # It may be tried on other images than those it was trained on, but of the same kind.
+        assert recipe.task.crop == forward.task.crop
+        assert recipe.task == forward.task or recipe.name == "house-numbers-subset-untuned"
 
 
 def test_house_numbers_svhn_is_the_joined_reader_of_photographs():
