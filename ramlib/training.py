@@ -336,6 +336,8 @@ def train(
     if rank_zero_only.rank == 0:
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
+    # A training that is shorter than that is measured at its end.
+    checkpoint_every = min(checkpoint_every, recipe.updates)
     module = Training(recipe, folder.parent)
     every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [

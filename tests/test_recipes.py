@@ -60,7 +60,7 @@ def test_recipe_joins_two_that_differ_in_nothing_but_their_direction(recipe):
 def test_house_numbers_svhn_is_the_joined_reader_of_photographs():
     recipe = get("house-numbers-svhn")
     assert recipe.joins is not None
-    assert recipe.task == HouseNumbers("svhn", "tight")
+    assert (recipe.task.data, recipe.task.crop) == ("svhn", "tight")
 
 
 def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
