@@ -336,8 +336,6 @@ def train(
     if rank_zero_only.rank == 0:
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
-    # A training that is shorter than that is measured at its end.
-    checkpoint_every = min(checkpoint_every, recipe.updates)
     module = Training(recipe, folder.parent)
     every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [
@@ -360,7 +358,8 @@ def train(
                 strategy="ddp" if devices > 1 else "auto",
                 precision=precision,
                 max_steps=recipe.updates,
-                val_check_interval=checkpoint_every,
+                # A training that is shorter than that is measured at its end.
+                val_check_interval=min(checkpoint_every, recipe.updates),
                 check_val_every_n_epoch=None,
                 num_sanity_val_steps=0,
                 logger=CSVLogger(folder, "curve", version, flush_logs_every_n_steps=1),
