@@ -149,7 +149,7 @@ NUMBERS_LARGE = replace(
 )
 TWIN, SVHN = HouseNumbers("twin"), HouseNumbers("svhn")
 # Noise on the looks alone does not keep a reader from learning 27,000 crops by heart, let alone
-# 1,800: so the crops are shaken as well, but for the three-layer readers of the twin.
+# 1,800: so the crops are shaken as well, but for the first readers of the twin, of three layers.
 SHAKEN, SUBSET = replace(TWIN, augment=0.1), replace(SVHN, augment=0.2)
 TWIN_LOOSE, SUBSET_LOOSE = replace(SHAKEN, crop="loose"), replace(SUBSET, crop="loose")
 
@@ -222,7 +222,7 @@ def _house_numbers() -> Iterator[Recipe]:
     gentle = {"rate": 5e-4, "warmup": 50}
 
     # A simple glimpse network first; all that is around it is kept when it is exchanged.
-    yield Recipe(
+    simple = Recipe(
         f"{twin}-simple",
         f"{row}: simple glimpse network, forward",
         TWIN,
@@ -230,14 +230,13 @@ def _house_numbers() -> Iterator[Recipe]:
         updates=2_500,
         rate=2e-3,
     )
+    yield simple
     # The same, no longer than the paper's two epochs are: for Figure 4.
-    yield Recipe(
-        f"{twin}-brief",
-        f"{row}: simple glimpse network, briefly, forward",
-        TWIN,
-        replace(NUMBERS, eye="dense"),
+    yield replace(
+        simple,
+        name=f"{twin}-brief",
+        row=f"{row}: simple glimpse network, briefly, forward",
         updates=500,
-        rate=2e-3,
     )
     forward, *others = _both_ways(
         twin,

@@ -118,6 +118,11 @@ class TestStopped:
         assert again.global_step == 2
         assert_same(again.model.state_dict(), weights)
 
+    def test_shorter_than_a_checkpoint_it_is_measured_at_its_end(self, tmp_path):
+        training.train(replace(TINY, updates=3), tmp_path, accelerator="cpu", quiet=True)
+        measured = records.curve(tmp_path).dropna(subset="validation error, %")
+        assert measured.step.tolist() == [2]
+
     def test_wall_time_is_that_of_all_parts(self, tmp_path):
         recipe, seconds = replace(TINY, updates=2), []
         for _ in range(2):
