@@ -113,19 +113,20 @@ def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = N
     Args:
         name: of the recipe.
         device: where the model goes.
-        runs: a folder of training runs, in which weights that do not ship are looked for.
+        runs: a folder of training runs, whose weights go before those that ship.
 
     Raises:
         KeyError: if no recipe has this name; the message suggests the nearest.
-        FileNotFoundError: if its weights do not ship, and are not in `runs`.
+        FileNotFoundError: if its weights are not in `runs`, and do not ship.
         ValueError: if they are damaged.
     """
     recipe = recipes.get(name)
     if recipe.joins is not None:
         return JoinedReader.of(*(load(part, device, runs=runs) for part in recipe.joins))
     path = FOLDER / f"{name}.safetensors"
-    if runs is not None and not path.is_file():
-        path = runs / name / "weights.safetensors"
+    # Who trains a chain of recipes starts from the one before, not from an older one that ships.
+    if runs is not None and (own := runs / name / "weights.safetensors").is_file():
+        path = own
     if not path.is_file():
         raise FileNotFoundError(
             f"load: no weights ship for {name!r}; they do for {', '.join(shipped()) or 'none'}. "

@@ -219,7 +219,9 @@ class ReaderConfig(RAMConfig):
         alpha: as in `RAMConfig`, as are all others that are not named here.
         dropout: on the glimpse network's output.
         recurrent_dropout: on the candidate states.
-        direction: in which the digits are read.
+        direction: in which the digits are read. From right to left, the crop is mirrored and read
+            from left to right: so a reader that starts from one of the other direction goes along
+            the number from its first step, and has mirrored digits to learn, no new way to look.
 
     Raises:
         ValueError: if an argument is out of its range, or asks for what a reader does not know:
@@ -270,9 +272,30 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
 
     config: ReaderConfig
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether it reads crops in a mirror."""
+        return self.config.direction == "right-to-left"
+
     def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Subtract the mean image and divide by 128, then as every model that looks."""
-        return super().preprocess(CentredReader.preprocess(self, images))
+        """Subtract the mean image, divide by 128, and mirror what is read from right to left.
+
+        Then as every model that looks.
+        """
+        images = CentredReader.preprocess(self, images)
+        return super().preprocess(images.flip(-1) if self.mirrored else images)
+
+    def rollout(self, looks: list[Look]) -> Rollout:
+        """Join looks. Where they were is told on the crop as it was given, not in the mirror."""
+        seen = super().rollout(looks)
+        if not self.mirrored:
+            return seen
+        return replace(
+            seen,
+            grids=replace(seen.grids, c_x=-seen.grids.c_x),
+            glimpses=seen.glimpses.flip(-1),
+            shifts=seen.shifts * seen.shifts.new_tensor([-1, 1]),
+        )
 
     def _look_at_objects(
         self, images: Float[Tensor, "B C H W"], rows: Sequence[int], *, noisy: bool
@@ -321,7 +344,7 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
 
     def _from_left(self, rows: Tensor, counts: Int64[Tensor, " B"]) -> Tensor:
         """From the order of reading into the order of the image, or back."""
-        return rows if self.config.direction == "left-to-right" else mirror(rows, counts)
+        return mirror(rows, counts) if self.mirrored else rows
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, "B objects"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of a number, its end included: the mean over the batch.

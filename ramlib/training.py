@@ -59,7 +59,7 @@ class Training(pl.LightningModule):
 
     Args:
         recipe: the recipe.
-        runs: where the weights that it starts from are looked for, if they do not ship.
+        runs: where the weights that it starts from are looked for, before those that ship.
     """
 
     def __init__(self, recipe: Recipe, runs: Path | None = None) -> None:

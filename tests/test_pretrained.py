@@ -120,14 +120,14 @@ class TestDamage:
 
 
 class TestLoad:
-    def test_looks_among_the_runs_for_what_does_not_ship(self, folder, tmp_path):
-        runs = tmp_path / "runs"
+    def test_a_run_of_ones_own_goes_before_what_ships(self, folder, tmp_path):
+        runs, mine = tmp_path / "runs", other().f_class[0].weight
+        shipped_one = load("tiny", runs=runs).state_dict()
+        assert not torch.equal(shipped_one["f_class.0.weight"], mine)
         save_weights(other(), runs / "tiny" / "weights.safetensors")
-        first = load("tiny", runs=runs).state_dict()
-        assert not torch.equal(first["f_class.0.weight"], other().f_class[0].weight)
+        assert torch.equal(load("tiny", runs=runs).state_dict()["f_class.0.weight"], mine)
         (folder / "tiny.safetensors").unlink()
-        found = load("tiny", runs=runs).state_dict()
-        assert torch.equal(found["f_class.0.weight"], other().f_class[0].weight)
+        assert torch.equal(load("tiny", runs=runs).state_dict()["f_class.0.weight"], mine)
 
     def test_gives_the_stored_model_ready_to_use(self, folder):
         model = load("tiny")

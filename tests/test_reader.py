@@ -14,7 +14,7 @@ from ramlib import pretrained, training
 from ramlib.attention import Window
 from ramlib.data import house_numbers
 from ramlib.data.house_numbers import HouseNumbers
-from ramlib.glimpse import GlimpseGrid
+from ramlib.glimpse import GlimpseGrid, read_glimpse
 from ramlib.interface import Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
 from ramlib.pretrained import load_weights, save_weights, start_from
@@ -247,12 +247,31 @@ class TestReader:
         assert reader.read(images) == to_text(labels)
         assert all(1 <= len(text) <= 5 for text in reader.read(images))
 
-    def test_the_other_direction_says_the_same_in_the_opposite_order(self):
+    def test_the_other_direction_reads_in_a_mirror(self):
         there, images = reader_of().eval(), images_of(20)
         back = HouseNumberReader(replace(QUIET, direction="right-to-left"), SHAPE, 11).eval()
+        # A mean image that no mirror leaves as it is.
+        there.mean_image.copy_(images_of(21)[20])
         back.load_state_dict(there.state_dict())
-        assert back.read(images) == [text[::-1] for text in there.read(images)]
-        assert_near(back.in_own_order(images), there.in_own_order(images))
+        back.mean_image.copy_(there.mean_image.flip(-1))
+        mirrored = images.flip(-1)
+        assert back.read(mirrored) == [text[::-1] for text in there.read(images)]
+        assert_near(back.in_own_order(mirrored), there.in_own_order(images))
+
+    def test_looks_in_a_mirror_are_told_on_the_crop_itself(self):
+        back = HouseNumberReader(replace(QUIET, direction="right-to-left"), SHAPE, 11).eval()
+        for parameter in back.policy_parameters():
+            nn.init.normal_(parameter, std=0.5)
+        images = images_of(3)
+        looks = back(images)
+        crops = back.preprocess(images).flip(-1)
+        for t in range(looks.grids.shape[1]):
+            seen = read_glimpse(crops, looks.grids[:, t], back.config.size)
+            assert_near(seen, looks.glimpses[:, t], rtol=0, atol=1e-4)
+        moved = looks.grids.c_x.diff(dim=1)
+        assert moved.abs().max() > 1e-3
+        assert_near(looks.shifts[:, 1:, 0], moved)
+        assert_near(looks.shifts[:, 1:, 1], looks.grids.c_y.diff(dim=1))
 
     def test_wrong_is_where_any_digit_or_the_length_differs(self):
         for direction in ("left-to-right", "right-to-left"):
@@ -338,9 +357,10 @@ class TestLoss:
         there = reader_of().double()
         back = HouseNumberReader(replace(QUIET, direction="right-to-left"), SHAPE, 11).double()
         back.load_state_dict(there.state_dict())
+        back.mean_image.copy_(there.mean_image.flip(-1))
         images = images_of().double()
         mirrored = mirror(LABELS, count_digits(LABELS))
-        assert_near(back.objective(images, LABELS), there.objective(images, mirrored))
+        assert_near(back.objective(images.flip(-1), LABELS), there.objective(images, mirrored))
 
     def test_reaches_every_parameter(self):
         for eye in ("dense", "conv-3", "conv-5"):
@@ -426,8 +446,10 @@ class TestJoinedReader:
     def test_of_one_reader_and_its_mirror_reads_what_the_one_reads_twice(self):
         """Both say the same from their side: what is left is the digits that both sides share."""
         rightwards, leftwards = self.parts()
+        rightwards.mean_image.fill_(128)
         leftwards.load_state_dict(rightwards.state_dict())
         images = images_of(10)
+        images = (images + images.flip(-1)) / 2  # the same in a mirror
         lengths = [len(text) for text in rightwards.read(images)]
         reads = JoinedReader.of(rightwards, leftwards).read(images)
         assert [len(text) for text in reads] == lengths

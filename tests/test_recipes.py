@@ -76,8 +76,10 @@ def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
         ("twin-forward", {"f_glimpse"}),  # the simple eye is exchanged
         ("twin-backward", set()),
         ("twin-five-forward", {"f_glimpse"}),  # from the third layer on
+        ("twin-five-backward", set()),
         ("twin-loose-forward", {"mean_image"}),
-        ("twin-loose-five-backward", {"mean_image"}),
+        ("twin-loose-five-forward", {"mean_image"}),
+        ("twin-loose-five-backward", set()),
         ("subset-five-forward", set()),
         ("subset-loose-five-forward", set()),
     ],
