@@ -543,3 +543,13 @@ def get(name: str) -> Recipe:
         f"get: no recipe is called {name!r}; did you mean {nearest[0]!r}? "
         f"The recipes are {', '.join(RECIPES)}"
     )
+
+
+def updates_behind(name: str) -> int:
+    """Updates of the recipe called `name`, and of all those that its weights come from.
+
+    Raises:
+        KeyError: if there is no such recipe.
+    """
+    recipe = get(name)
+    return recipe.updates + (updates_behind(recipe.start) if recipe.start else 0)

@@ -451,6 +451,7 @@ class TestJoinedReader:
         images = images_of(10)
         images = (images + images.flip(-1)) / 2  # the same in a mirror
         lengths = [len(text) for text in rightwards.read(images)]
+        assert len(set(lengths)) > 1
         reads = JoinedReader.of(rightwards, leftwards).read(images)
         assert [len(text) for text in reads] == lengths
 

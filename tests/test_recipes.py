@@ -12,7 +12,7 @@ from ramlib import recipes, tables
 from ramlib.data.house_numbers import HouseNumbers
 from ramlib.evaluation import multiply_adds
 from ramlib.pretrained import start_from
-from ramlib.recipes import RECIPES, differences, get
+from ramlib.recipes import RECIPES, differences, get, updates_behind
 
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
@@ -88,6 +88,12 @@ def test_a_reader_takes_over_all_that_fits(name, fresh):
     recipe = get(f"house-numbers-{name}")
     left = start_from(recipe.build(), get(recipe.start).build().state_dict())
     assert {part.split(".")[0] for part in left} == fresh
+
+
+def test_the_updates_behind_a_recipe_are_those_of_its_whole_chain():
+    chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv")
+    assert updates_behind("pairs-conv") == sum(get(name).updates for name in chain)
+    assert updates_behind("cnn-pairs") == get("cnn-pairs").updates
 
 
 def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():

@@ -140,7 +140,8 @@ def costs() -> str:
         return "Nothing is measured yet."
     rows = [
         [
-            f"`make train RECIPE={name}`",
+            # What joins two others is not trained: its cost is theirs.
+            f"`make train RECIPE={name}`" if record["updates"] else f"`ramlib evaluate {name}`",
             f"{record['updates']:,}",
             f"{record['images_seen']:,}",
             f"{record['wall_s'] / 60:.0f}",
@@ -153,7 +154,8 @@ def costs() -> str:
     head = ["Command", "Updates", "Images seen", "Minutes", "Machine", "Seed", "Date"]
     text = (
         "The command trains a recipe; `ramlib evaluate NAME` measures what ships. "
-        "A recipe that starts from another's weights counts its own cost alone."
+        "A recipe that starts from another's weights counts its own cost alone; "
+        "what joins two others counts theirs."
     )
     return f"{text}\n\n{table(head, rows)}"
 
