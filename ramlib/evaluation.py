@@ -207,6 +207,8 @@ class PairReport:
     Args:
         error: share of canvases named wrongly.
         error_apart: the same among canvases whose digits' boxes do not overlap.
+        error_heaped: the same among those where at least half of one box lies under the other.
+            None where there are no such canvases.
         visited_both: share of those on which the looks were on both digits, at one time or
             another; see `hits`. None for a model that does not look.
         spanned_both: share of those on which a window held both digits at once; see `spans`. None
@@ -215,6 +217,7 @@ class PairReport:
 
     error: Measure
     error_apart: Measure
+    error_heaped: Measure | None
     visited_both: Measure | None
     spanned_both: Measure | None
 
@@ -235,7 +238,7 @@ def evaluate_pairs(
         ValueError: if `model` is in training mode.
     """
     _in_evaluation_mode(model)
-    n = apart = wrong = wrong_apart = both = at_once = 0
+    n = apart = heaped = wrong = wrong_apart = wrong_heaped = both = at_once = 0
     looks = False
     for batch in batches:
         rollout = model(batch.images, noisy=False)
@@ -243,11 +246,14 @@ def evaluate_pairs(
             rollout.logits[:, -1] if runs == 0 else probabilities(model, batch.images, runs=runs)
         )
         is_wrong = chances.argmax(-1) != batch.labels
-        is_apart = boxes_overlap(batch.corners) == 0
+        overlap = boxes_overlap(batch.corners)
+        is_apart, is_heaped = overlap == 0, overlap >= 0.5
         n += len(batch.labels)
         apart += int(is_apart.sum())
+        heaped += int(is_heaped.sum())
         wrong += int(is_wrong.sum())
         wrong_apart += int((is_wrong & is_apart).sum())
+        wrong_heaped += int((is_wrong & is_heaped).sum())
         if rollout.grids is not None:
             looks = True
             size = rollout.glimpses.shape[-1]
@@ -257,6 +263,7 @@ def evaluate_pairs(
     return PairReport(
         share(wrong, n),
         share(wrong_apart, apart),
+        share(wrong_heaped, heaped) if heaped else None,
         share(both, apart) if looks else None,
         share(at_once, apart) if looks else None,
     )

@@ -7,11 +7,15 @@ So the digit that was read no longer attracts attention, and the other one does.
 
 The label stays weak. A pair's probability is the sum over both orders of reading; a sum's is the
 convolution of the two reads. Neither says which digit was read first.
+
+Digits that lie on each other cannot be read so, for dimming one dims the other. A read may end with
+a closer look (`ramlib.closer_look`), which may name both at once. Which of the two ways explains
+the label is for the label to say: their probabilities are added.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -20,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require
+from ramlib.closer_look import CloserLook
 from ramlib.data.cluttered import pair_label
 from ramlib.glimpse import GlimpseGrid, gaussian_filterbank
 from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
 
-DIGITS = 10
+DIGITS, PAIRS = 10, 55
 
 
 def footprint(
@@ -85,6 +90,15 @@ def sum_log_probabilities(
     return torch.logsumexp(shifted, -1)
 
 
+def sums_of_pairs(pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... 19"]:
+    """Log-probability of each sum, from those of the unordered pairs that have it."""
+    i, j = torch.tril_indices(DIGITS, DIGITS, device=pairs.device)
+    of_pair = torch.empty_like(i).scatter_(0, pair_label(i, j), i + j)
+    values = torch.arange(2 * DIGITS - 1, device=pairs.device)
+    apart = torch.where(of_pair == values[:, None], pairs[..., None, :], -torch.inf)
+    return torch.logsumexp(apart, -1)
+
+
 COMBINE = {"pair": pair_log_probabilities, "sum": sum_log_probabilities}
 
 
@@ -96,11 +110,15 @@ class ReadAgainConfig:
         reader: the model that reads one digit; its `glimpses` are those of one read.
         target: `pair` or `sum`.
         reach: of the footprints, at the start; it is learnt. See `footprint`.
+        closer: N, side of the closer look that ends each read; None for no such look.
+        frozen: whether all but the closer look keep the weights that they start with.
     """
 
     reader: RAMConfig = field(default_factory=RAMConfig)
     target: Literal["pair", "sum"] = "pair"
     reach: float = 1.1
+    closer: int | None = None
+    frozen: bool = False
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> ReadAgainModel:
         """The model with fresh weights."""
@@ -110,7 +128,8 @@ class ReadAgainConfig:
 class ReadAgainModel(Classifier):
     """Reads twice with one reader; what the first read saw is dimmed for the second.
 
-    The rollout holds the looks of both reads, 2T of them. Before the second read its digit is
+    The rollout holds the looks of both reads, 2T of them, but not the closer looks, which are of
+    another size; their words count in the last scores. Before the second read its digit is
     unknown, and every digit counts alike.
     """
 
@@ -125,21 +144,80 @@ class ReadAgainModel(Classifier):
         self.config = config
         self.reader = RecurrentAttentionModel(config.reader, image_shape, DIGITS)
         self.reach = nn.Parameter(torch.tensor(config.reach))
+        self.closer = None
+        if config.closer is not None:
+            self.closer = CloserLook(
+                image_shape,
+                config.closer,
+                config.reader.hidden,
+                DIGITS + PAIRS,
+            )
+        if config.frozen:
+            require(
+                self.closer is not None,
+                "ReadAgainModel: frozen leaves the closer look to learn, and closer is None",
+            )
+            self.requires_grad_(False)
+            self.closer.requires_grad_(True)
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
         """Read, dim, read again."""
-        first = self.reader(images, noisy=noisy)
+        return self.read_twice(images, noisy=noisy)[0]
+
+    def read_twice(
+        self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None
+    ) -> tuple[Rollout, Float[Tensor, "B words"]]:
+        """The rollout of both reads, and the words of the first."""
+        first, words = self.read(images, noisy=noisy)
         dimmed = images * (1 - self.seen(first.grids)[:, None])
-        second = self.reader(dimmed, noisy=noisy)
-        one, two = (read.logits.float().log_softmax(-1) for read in (first, second))
+        second, _ = self.read(dimmed, noisy=noisy)
+        one, two = (read.logits.log_softmax(-1) for read in (first, second))
         combine = COMBINE[self.config.target]
         unknown = torch.full_like(two, 1 / DIGITS).log()
-        return Rollout(
-            torch.cat([combine(one, unknown), combine(one[:, -1:].expand_as(two), two)], 1),
+        # After the first read: a digit, and then the second read's, or two digits at once.
+        said = words.log_softmax(-1)[:, None].expand(-1, two.shape[1], -1)
+        named = combine(said[..., :DIGITS], two)
+        if self.closer is not None:
+            named = torch.logaddexp(named, self.at_once(said[..., DIGITS:]))
+        rollout = Rollout(
+            torch.cat([combine(one, unknown), named], 1),
             GlimpseGrid.stack([first.grids, second.grids]).map(lambda p: p.flatten(1, 2)),
             torch.cat([first.glimpses, second.glimpses], 1),
             torch.cat([first.shifts, second.shifts], 1),
         )
+        return rollout, words
+
+    def at_once(self, pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... classes"]:
+        """Log-probabilities of the labels, from those of the pairs that were named at once."""
+        return pairs if self.config.target == "pair" else sums_of_pairs(pairs)
+
+    def objective(
+        self, images: Float[Tensor, "B C H W"], labels: Int64[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch; while the closer look learns alone, plus that of its pairs.
+
+        As long as its pairs are guesses, two reads explain every label better, and it would never
+        learn them.
+        """
+        rollout, words = self.read_twice(images)
+        value = self.loss(rollout, labels)
+        if self.config.frozen:
+            pairs = words[:, DIGITS:].log_softmax(-1)
+            value = value + F.nll_loss(self.at_once(pairs), labels)
+        return value
+
+    def read(
+        self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None
+    ) -> tuple[Rollout, Float[Tensor, "B words"]]:
+        """One read, and the scores of the words at its end: ten digits, and 55 pairs if it can."""
+        looks = self.reader.looks(images, noisy=noisy)
+        read = self.reader.rollout(looks)
+        logits = read.logits.float()
+        if self.closer is None:
+            return replace(read, logits=logits), logits[:, -1]
+        closer = self.closer(self.reader.preprocess(images), looks[-1]).float()
+        words = closer + F.pad(logits[:, -1], (0, PAIRS))
+        return replace(read, logits=torch.cat([logits[:, :-1], words[:, None, :DIGITS]], 1)), words
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of the label after each look of the second read, on average."""

@@ -163,6 +163,10 @@ class RecurrentAttentionModel(Classifier):
             TypeError: if `images` is not a floating-point tensor.
             ValueError: if its shape is wrong or it is empty.
         """
+        return self.rollout(self.looks(images, noisy=noisy))
+
+    def looks(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> list[Look]:
+        """The T looks of `forward`, one after another, with the state after each."""
         require_batch("RecurrentAttentionModel", images, self.image_shape)
         noisy = self.training if noisy is None else noisy
         images = self.preprocess(images)
@@ -171,7 +175,7 @@ class RecurrentAttentionModel(Classifier):
             look = self.look(images, state, grid, noisy=noisy)
             state, grid = look.state, look.grid
             looks.append(look)
-        return self.rollout(looks)
+        return looks
 
     def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What the looks are taken from: in mixed precision, its type, once and for all looks."""

@@ -135,6 +135,7 @@ TWO_DIGITS = RAMConfig(
 READ_TWICE = replace(DIGIT_CONTEXT, gradient_limit=1.0)
 # A convolutional eye on a smaller hole: what is next to it is left to be seen.
 READ_TWICE_CONV = replace(READ_TWICE, eye="conv-3")
+READ_TWICE_CLOSER = ReadAgainConfig(READ_TWICE_CONV, "pair", reach=0.8, closer=24)
 
 # About a million multiply-adds a look. One digit fills most of its crop, one of five a tenth.
 NUMBERS = ReaderConfig(
@@ -475,8 +476,8 @@ RECIPES: dict[str, Recipe] = {
         ),
         # The same with a convolutional glimpse network, from weights that know where to look.
         Recipe(
-            name="pairs-conv",
-            row="Ours, pairs, with a convolutional glimpse network",
+            name="pairs-conv-brief",
+            row="Ours, pairs, with a convolutional glimpse network, briefly",
             task=ClutteredDigits("pair"),
             model=replace(TWO_DIGITS, eye="conv-3"),
             updates=15_000,
@@ -484,12 +485,19 @@ RECIPES: dict[str, Recipe] = {
             start="pairs",
         ),
         Recipe(
+            name="pairs-conv",
+            row="Ours, pairs, with a convolutional glimpse network",
+            task=ClutteredDigits("pair"),
+            model=replace(TWO_DIGITS, eye="conv-3"),
+            updates=40_000,
+            start="pairs-conv-brief",
+        ),
+        Recipe(
             name="sum-conv",
             row="Ours, sum, with a convolutional glimpse network",
             task=ClutteredDigits("sum", distractors=0),
             model=replace(TWO_DIGITS, eye="conv-3"),
-            updates=8_000,
-            rate=5e-4,
+            updates=10_000,
             start="pairs-conv",
         ),
         Recipe(
@@ -510,6 +518,35 @@ RECIPES: dict[str, Recipe] = {
             updates=4_000,
             rate=3e-4,
             start="pairs-ior-conv",
+        ),
+        # And with a closer look after each read, for digits that lie on each other. At first it
+        # learns alone, on many heaps: a reader that learnt with it would unlearn to read.
+        Recipe(
+            name="pairs-ior-closer-alone",
+            row="Ours, pairs by inhibition of return, while the closer looks learn alone",
+            task=ClutteredDigits("pair", heaped=0.75),
+            model=replace(READ_TWICE_CLOSER, frozen=True),
+            updates=12_000,
+            start="pairs-ior-conv",
+        ),
+        Recipe(
+            name="pairs-ior-closer",
+            row="Ours, pairs by inhibition of return, with closer looks",
+            task=ClutteredDigits("pair"),
+            model=READ_TWICE_CLOSER,
+            updates=5_000,
+            rate=3e-4,
+            warmup=500,
+            start="pairs-ior-closer-alone",
+        ),
+        Recipe(
+            name="sum-ior-closer",
+            row="Ours, sum by inhibition of return, with closer looks",
+            task=ClutteredDigits("sum", distractors=0),
+            model=replace(READ_TWICE_CLOSER, target="sum"),
+            updates=5_000,
+            rate=3e-4,
+            start="pairs-ior-closer-alone",
         ),
         Recipe(
             name="cnn-pairs",

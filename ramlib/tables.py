@@ -118,10 +118,14 @@ def millions(key: str) -> Callable[[Record], str]:
 
 
 def glimpses(record: Record) -> str:
-    """How often a model looks. One that reads again looks twice as often as its reader."""
+    """How often a model looks. One that reads again looks twice as often as its reader.
+
+    Where each read ends with a closer look, that is the one added.
+    """
     model = record["model"]
     if "reader" in model:
-        return f"2 x {model['reader']['glimpses']}"
+        looks = str(model["reader"]["glimpses"])
+        return f"2 x ({looks} + 1)" if model.get("closer") else f"2 x {looks}"
     return str(model.get("glimpses", "none"))
 
 
@@ -177,21 +181,26 @@ TABLES: dict[str, Table] = {
             "pairs-conv",
             "pairs-ior",
             "pairs-ior-conv",
+            "pairs-ior-closer",
             "cnn-pairs",
             "sum",
             "sum-conv",
             "sum-ior",
             "sum-ior-conv",
+            "sum-ior-closer",
             "cnn-sum",
         ),
         columns={
             "apart, %": percent("error_apart"),
+            "heaped, %": percent("error_heaped"),
             "visited both, %": percent("visited_both"),
             **COSTS,
         },
         note="Apart: the error where the boxes of the two digits do not overlap. "
-        "Visited both: the share of those canvases on which the windows were on both digits. "
-        "Multiply-adds are those of one canvas.",
+        "Heaped: where at least half of one box lies under the other. "
+        "Visited both: the share of canvases with digits apart on which the windows were on both. "
+        "Glimpses: the `+ 1` is a closer look at the end of a read. Multiply-adds are those of one "
+        "canvas.",
     ),
     "III": Table(
         "House numbers, error on whole numbers in percent",

@@ -72,6 +72,12 @@ def _loudness(name: str, row: str, gradient_limit: float | None) -> Recipe:
     )
 
 
+def _closer(name: str, row: str, **changes: Any) -> Recipe:
+    """Many heaps, from a model that reads twice."""
+    base = "pairs-ior-closer-alone"
+    return _trial(base, f"closer-{name}", row, start=RECIPES[base].start, updates=1_500, **changes)
+
+
 def _transfer(task: str, row: str, *, start: str | None) -> Recipe:
     name = f"transfer-{task}-from-{start}" if start else f"transfer-{task}-random"
     return _trial(task, name, row, start=start, updates=2_500)
@@ -143,6 +149,15 @@ GROUPS: dict[str, Group] = {
             _loudness("free", "inhibition of return, no limit", None),
             _loudness("limited", "inhibition of return, limited", 1.0),
         ),
+    ),
+    "closer": Group(
+        "Who should learn to read digits that lie on each other?",
+        (
+            _closer("none", "two reads, no closer look", closer=None, frozen=False),
+            _closer("all", "two reads and closer looks", frozen=False),
+            _closer("alone", "closer looks alone"),
+        ),
+        images=10_000,
     ),
     "transfer": Group(
         "What is a start from the other task worth?",

@@ -118,6 +118,41 @@ class TestCanvas:
         assert {batch.labels.dtype, batch.digits.dtype, batch.corners.dtype} == {torch.int64}
 
 
+class TestHeaps:
+    def test_all_second_digits_are_thrown_onto_the_first(self):
+        corners = ClutteredDigits("pair", heaped=1.0).sample(400, generator=seeded()).corners
+        away = (corners[:, 1] - corners[:, 0]).abs()
+        assert away.max() == 14
+        assert corners.min() >= 0
+        assert corners.max() <= 72
+        assert boxes_overlap(corners).min() >= 0.25
+
+    def test_a_share_of_them(self):
+        """A canvas in six is a heap by chance: (14.5 / 73) ** 2 each way, less what juts out."""
+        corners = ClutteredDigits("sum", 0, heaped=0.25).sample(4000, generator=seeded()).corners
+        close = ((corners[:, 1] - corners[:, 0]).abs() <= 14).all(-1).double().mean()
+        by_chance = ((73 * 29 - 14 * 15) / 73**2) ** 2
+        # Four standard errors.
+        assert abs(close - (0.25 + 0.75 * by_chance)) < 4 * 0.5 / 4000**0.5
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_what_is_measured_on_is_left_to_chance(self, split):
+        plain, heaped = ClutteredDigits("pair"), ClutteredDigits("pair", heaped=1.0)
+        ours, theirs = (t.sample(8, split=split, generator=seeded()) for t in (plain, heaped))
+        assert torch.equal(ours.images, theirs.images)
+
+    def test_label_and_boxes_follow(self, one_of_each):
+        batch = ClutteredDigits("pair", 0, heaped=1.0).sample(8, generator=seeded())
+        placed = np.concatenate([batch.digits[..., None], batch.corners], -1)
+        for image, digits in zip(batch.images.numpy(), placed, strict=True):
+            np.testing.assert_allclose(image[0], replay(one_of_each, 100, [], digits), atol=1e-6)
+
+    @pytest.mark.parametrize(("target", "heaped"), [("pair", -0.1), ("sum", 1.5), ("digit", 0.5)])
+    def test_refuses_shares_that_cannot_be(self, target, heaped, as_installed):
+        with pytest.raises(ValueError, match=f"heaped must be in .*got {heaped} for"):
+            ClutteredDigits(target, heaped=heaped)
+
+
 class TestDraws:
     def test_the_same_seed_gives_the_same_batch(self):
         first, second = (ClutteredDigits("pair").sample(8, generator=seeded(7)) for _ in range(2))

@@ -268,8 +268,17 @@ class TestEvaluatePairs:
         )
         assert report.error == share(2, 4)
         assert report.error_apart == share(1, 3)
+        assert report.error_heaped is None
         assert report.visited_both == share(2, 3)
         assert report.spanned_both == share(0, 3)
+
+    def test_a_heap_shares_half_a_box_or_more(self):
+        """14 by 28 shared pixels are half of 28 by 28; 13 by 28 are less; 20 by 20 are more."""
+        corners = (((0, 0), (14, 0)), ((0, 0), (15, 0)), ((9, 9), (1, 1)), ((0, 0), (70, 70)))
+        model = Scripted(self.ANSWERS, self.LOOKS)
+        report = evaluate_pairs(model, batches(self.LABELS, corners))
+        assert report.error_heaped == share(1, 2)
+        assert report.error_apart == share(0, 1)
 
     def test_a_window_on_both_digits_spans_them_and_visits_neither(self):
         looks = (((49, 49, 90), self.FIRST),) * 3 + self.LOOKS[3:]

@@ -14,6 +14,7 @@ from ramlib.inhibition import (
     footprint,
     pair_log_probabilities,
     sum_log_probabilities,
+    sums_of_pairs,
 )
 from ramlib.model import RAMConfig
 
@@ -90,6 +91,16 @@ class TestWeakLabels:
         expected = np.array([[np.convolve(p[b, t], q[b, t]) for t in range(2)] for b in range(3)])
         assert_near(sum_log_probabilities(p.log(), q.log()).exp(), expected)
 
+    def test_sums_of_pairs_are_the_sums_of_their_digits(self):
+        p, q = chances(3, 2).log(), chances(3, 2).log()
+        pairs = pair_log_probabilities(p, q)
+        assert_near(sums_of_pairs(pairs), sum_log_probabilities(p, q))
+
+    def test_a_pair_without_doubt_has_a_sum_without_doubt(self):
+        label = pair_label(torch.tensor([7]), torch.tensor([4]))
+        sure = torch.full((1, 1, 55), -torch.inf).index_fill(2, label, 0.0)
+        assert sums_of_pairs(sure).exp()[0, 0].tolist() == [float(s == 11) for s in range(19)]
+
     @pytest.mark.parametrize("combine", [pair_log_probabilities, sum_log_probabilities])
     def test_probabilities_sum_to_one(self, combine):
         total = combine(chances(4, 1).log(), chances(4, 1).log()).exp().sum(-1)
@@ -156,6 +167,70 @@ class TestReadAgainModel:
         model.loss(rollout, torch.tensor([0, 9, 20, 54])).backward()
         still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert not still
+
+    @pytest.mark.parametrize("target", ["pair", "sum"])
+    def test_a_pair_named_at_once_is_a_mixture_with_the_two_reads(self, target):
+        model, images = self.model(target, closer=6), torch.rand(3, 1, 30, 30)
+        with torch.no_grad():
+            model.closer.f_class[-1].bias[10:] = 0.5  # so that neither way drowns the other
+            last = model(images).logits[:, -1].exp()
+            first, words = model.read(images)
+            dimmed = images * (1 - model.seen(first.grids)[:, None])
+            two = model.read(dimmed)[1][:, :10].softmax(-1).numpy()
+        one, heaps = words.softmax(-1).numpy()[:, :10], words.softmax(-1).numpy()[:, 10:]
+        expected = np.zeros(last.shape)
+        for i in range(10):
+            for j in range(10):
+                pair = pair_label(torch.tensor([i]), torch.tensor([j])).item()
+                value = i + j if target == "sum" else pair
+                expected[:, value] += one[:, i] * two[:, j]
+                if i <= j:
+                    expected[:, value] += heaps[:, pair]
+        assert_near(last, expected, torch.float32)
+
+    def test_closer_look_adds_to_what_the_read_says(self):
+        model, images = self.model(closer=6), torch.rand(2, 1, 30, 30)
+        looks = model.reader.looks(images)
+        bare, added = model.reader.rollout(looks).logits, model.closer(images, looks[-1])
+        rollout, words = model.read(images)
+        assert torch.equal(rollout.logits[:, :-1], bare[:, :-1])
+        assert_near(rollout.logits[:, -1], bare[:, -1] + added[:, :10], torch.float32)
+        assert torch.equal(words[:, 10:], added[:, 10:])
+
+    def test_without_a_closer_look_a_read_has_ten_words(self):
+        model, images = self.model(), torch.rand(2, 1, 30, 30)
+        rollout, words = model.read(images)
+        assert torch.equal(words, rollout.logits[:, -1])
+        assert words.shape == (2, 10)
+
+    def test_gradient_reaches_the_closer_look(self):
+        model = self.model(closer=6).train()
+        model.objective(torch.rand(4, 1, 30, 30), torch.tensor([0, 9, 20, 54])).backward()
+        assert all(p.grad.any() for p in model.closer.parameters())
+
+    def test_frozen_leaves_the_closer_look_to_learn(self):
+        model = self.model(closer=6, frozen=True).train()
+        model.objective(torch.rand(4, 1, 30, 30), torch.tensor([0, 9, 20, 54])).backward()
+        learns = {n for n, p in model.named_parameters() if p.grad is not None}
+        assert learns == {n for n, _ in model.named_parameters() if n.startswith("closer.")}
+
+    @pytest.mark.parametrize("target", ["pair", "sum"])
+    def test_while_it_learns_alone_its_pairs_are_charged_too(self, target):
+        model = self.model(target, closer=6, frozen=True)
+        images, labels = torch.rand(2, 1, 30, 30), torch.tensor([3, 11])
+        words = model.read(images)[1][:, 10:].softmax(-1).detach()
+        chances = torch.zeros(2, 55 if target == "pair" else 19)
+        for i in range(10):
+            for j in range(i + 1):
+                pair = pair_label(torch.tensor([i]), torch.tensor([j])).item()
+                chances[:, pair if target == "pair" else i + j] += words[:, pair]
+        named = -(chances[0, 3].log() + chances[1, 11].log()) / 2
+        expected = model.loss(model(images), labels) + named
+        assert_near(model.objective(images, labels), expected, torch.float32)
+
+    def test_refuses_to_freeze_all_there_is(self, as_installed):
+        with pytest.raises(ValueError, match="frozen leaves the closer look to learn"):
+            self.model(frozen=True)
 
     def test_refuses_an_unknown_target(self, as_installed):
         with pytest.raises(ValueError, match="target must be one of pair, sum, got 'product'"):

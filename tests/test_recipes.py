@@ -91,7 +91,7 @@ def test_a_reader_takes_over_all_that_fits(name, fresh):
 
 
 def test_the_updates_behind_a_recipe_are_those_of_its_whole_chain():
-    chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv")
+    chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv-brief", "pairs-conv")
     assert updates_behind("pairs-conv") == sum(get(name).updates for name in chain)
     assert updates_behind("cnn-pairs") == get("cnn-pairs").updates
 

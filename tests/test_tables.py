@@ -32,7 +32,14 @@ RECORDS = {
         {"reader": {"glimpses": 4}, "target": "pair"},
         error=ERROR,
         error_apart=interval(2.5, 2.25, 2.75),
+        error_heaped=interval(30.0, 28.0, 32.0),
         visited_both=interval(97.25, 97, 97.5),
+    ),
+    "pairs-ior-closer": record(
+        "pairs-ior-closer",
+        "Ours, pairs by inhibition of return, with closer looks",
+        {"reader": {"glimpses": 4}, "target": "pair", "closer": 24},
+        error=ERROR,
     ),
     # A model that does not look has no visits.
     "cnn-pairs": record(
@@ -109,9 +116,10 @@ def test_a_published_row_shows_its_number_and_no_more(number):
 
 @pytest.mark.usefixtures("ledger")
 class TestTwoDigits:
-    def test_shows_the_error_on_digits_apart_and_the_visits(self):
+    def test_shows_the_error_on_digits_apart_and_heaped_and_the_visits(self):
         shown = row("II", "pairs-ior")
-        assert (shown["apart, %"], shown["visited both, %"]) == ("2.50", "97.25")
+        parts = ("apart, %", "heaped, %", "visited both, %")
+        assert tuple(shown[list(parts)]) == ("2.50", "30.00", "97.25")
 
     def test_a_model_that_does_not_look_visits_nothing(self):
         shown = row("II", "cnn-pairs")
@@ -120,6 +128,7 @@ class TestTwoDigits:
     def test_both_reads_count(self):
         assert row("II", "pairs")["glimpses"] == "4"
         assert row("II", "pairs-ior")["glimpses"] == "2 x 4"
+        assert row("II", "pairs-ior-closer")["glimpses"] == "2 x (4 + 1)"
 
     def test_shows_costs_in_millions(self):
         shown = row("II", "pairs")

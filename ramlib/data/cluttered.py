@@ -57,6 +57,9 @@ class ClutteredDigits:
         target: what the label says: the `digit`, the unordered `pair`, or the `sum` of two.
         distractors: number of 8x8 pieces of other digits; 8 for the 100x100 canvas.
         size: side of the canvas in pixels, at least 28.
+        heaped: share of the *training* canvases on which the second digit is thrown onto the first,
+            at most half its side away along each axis. Heaps are rare and hard, so a training may
+            want more of them; validation and test canvases are as chance makes them.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -67,6 +70,7 @@ class ClutteredDigits:
     target: Literal["digit", "pair", "sum"] = "digit"
     distractors: int = 8
     size: int = 100
+    heaped: float = 0.0
 
     def __post_init__(self) -> None:
         targets = ("digit", "pair", "sum")
@@ -81,6 +85,11 @@ class ClutteredDigits:
         require(
             self.size >= DIGIT_SIDE,
             f"ClutteredDigits: size must be at least {DIGIT_SIDE}, got {self.size}",
+        )
+        require(
+            0 <= self.heaped <= 1 and (self.heaped == 0 or self.digits == 2),
+            f"ClutteredDigits: heaped must be in [0, 1], and 0 for a single digit, "
+            f"got {self.heaped} for target {self.target!r}",
         )
 
     @property
@@ -140,6 +149,11 @@ class ClutteredDigits:
             stamp(which, placed, FRAGMENT_SIDE, _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE))
         which = draw(total, count, self.digits)
         corners = draw(self.size - DIGIT_SIDE + 1, count, self.digits, 2)
+        if self.heaped and split == "train":
+            half, last = DIGIT_SIDE // 2, self.size - DIGIT_SIDE
+            near = (corners[:, 0] + draw(2 * half + 1, count, 2) - half).clamp(0, last)
+            chosen = torch.rand(count, 1, generator=generator, device=device) < self.heaped
+            corners[:, 1] = torch.where(chosen, near, corners[:, 1])
         stamp(which, corners, DIGIT_SIDE, None)
 
         digits = source.labels[which]
