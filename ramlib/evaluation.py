@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ramlib._checks import require
-from ramlib.data.cluttered import DIGIT_SIDE, CanvasBatch, ClutteredDigits, boxes_overlap
+from ramlib.data.cluttered import DIGIT_SIDE, HEAP, CanvasBatch, ClutteredDigits, boxes_overlap
 from ramlib.data.house_numbers import STOP, HouseNumbers, NumberBatch
 from ramlib.data.mnist import Split
 from ramlib.glimpse import GlimpseGrid
@@ -247,7 +247,7 @@ def evaluate_pairs(
         )
         is_wrong = chances.argmax(-1) != batch.labels
         overlap = boxes_overlap(batch.corners)
-        is_apart, is_heaped = overlap == 0, overlap >= 0.5
+        is_apart, is_heaped = overlap == 0, overlap >= HEAP
         n += len(batch.labels)
         apart += int(is_apart.sum())
         heaped += int(is_heaped.sum())

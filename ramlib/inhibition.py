@@ -78,20 +78,11 @@ def pair_log_probabilities(
     return joint[..., pair_label(i, j).argsort()]
 
 
-def sum_log_probabilities(
-    first: Float[Tensor, "B T 10"], second: Float[Tensor, "B T 10"]
-) -> Float[Tensor, "B T 19"]:
-    """Log-probability of each sum: the convolution of the two reads, in the log domain."""
-    terms = first[..., :, None] + second[..., None, :]
-    # Row i is shifted right by i, so that column s holds the ways to reach the sum s.
-    shifted = torch.stack(
-        [F.pad(terms[..., i, :], (i, DIGITS - 1 - i), value=-torch.inf) for i in range(DIGITS)], -1
-    )
-    return torch.logsumexp(shifted, -1)
-
-
 def sums_of_pairs(pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... 19"]:
-    """Log-probability of each sum, from those of the unordered pairs that have it."""
+    """Log-probability of each sum, from those of the unordered pairs that have it.
+
+    Of the pairs of two reads, this makes the convolution of the reads.
+    """
     i, j = torch.tril_indices(DIGITS, DIGITS, device=pairs.device)
     of_pair = torch.empty_like(i).scatter_(0, pair_label(i, j), i + j)
     values = torch.arange(2 * DIGITS - 1, device=pairs.device)
@@ -99,7 +90,7 @@ def sums_of_pairs(pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... 19"]:
     return torch.logsumexp(apart, -1)
 
 
-COMBINE = {"pair": pair_log_probabilities, "sum": sum_log_probabilities}
+TARGETS = ("pair", "sum")
 
 
 @dataclass(frozen=True)
@@ -138,8 +129,8 @@ class ReadAgainModel(Classifier):
     ) -> None:
         super().__init__(image_shape, classes)
         require(
-            config.target in COMBINE,
-            f"ReadAgainModel: target must be one of {', '.join(COMBINE)}, got {config.target!r}",
+            config.target in TARGETS,
+            f"ReadAgainModel: target must be one of {', '.join(TARGETS)}, got {config.target!r}",
         )
         self.config = config
         self.reader = RecurrentAttentionModel(config.reader, image_shape, DIGITS)
@@ -172,23 +163,23 @@ class ReadAgainModel(Classifier):
         dimmed = images * (1 - self.seen(first.grids)[:, None])
         second, _ = self.read(dimmed, noisy=noisy)
         one, two = (read.logits.log_softmax(-1) for read in (first, second))
-        combine = COMBINE[self.config.target]
         unknown = torch.full_like(two, 1 / DIGITS).log()
         # After the first read: a digit, and then the second read's, or two digits at once.
         said = words.log_softmax(-1)[:, None].expand(-1, two.shape[1], -1)
-        named = combine(said[..., :DIGITS], two)
+        pairs = pair_log_probabilities(said[..., :DIGITS], two)
         if self.closer is not None:
-            named = torch.logaddexp(named, self.at_once(said[..., DIGITS:]))
+            pairs = torch.logaddexp(pairs, said[..., DIGITS:])
+        guess = pair_log_probabilities(one, unknown)
         rollout = Rollout(
-            torch.cat([combine(one, unknown), named], 1),
+            self.of_labels(torch.cat([guess, pairs], 1)),
             GlimpseGrid.stack([first.grids, second.grids]).map(lambda p: p.flatten(1, 2)),
             torch.cat([first.glimpses, second.glimpses], 1),
             torch.cat([first.shifts, second.shifts], 1),
         )
         return rollout, words
 
-    def at_once(self, pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... classes"]:
-        """Log-probabilities of the labels, from those of the pairs that were named at once."""
+    def of_labels(self, pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... classes"]:
+        """Log-probabilities of the labels, from those of the pairs: themselves, or their sums'."""
         return pairs if self.config.target == "pair" else sums_of_pairs(pairs)
 
     def objective(
@@ -203,7 +194,7 @@ class ReadAgainModel(Classifier):
         value = self.loss(rollout, labels)
         if self.config.frozen:
             pairs = words[:, DIGITS:].log_softmax(-1)
-            value = value + F.nll_loss(self.at_once(pairs), labels)
+            value = value + F.nll_loss(self.of_labels(pairs), labels)
         return value
 
     def read(

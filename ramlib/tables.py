@@ -124,7 +124,7 @@ def glimpses(record: Record) -> str:
     """
     model = record["model"]
     if "reader" in model:
-        looks = str(model["reader"]["glimpses"])
+        looks = model["reader"]["glimpses"]
         return f"2 x ({looks} + 1)" if model.get("closer") else f"2 x {looks}"
     return str(model.get("glimpses", "none"))
 

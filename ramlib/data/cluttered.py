@@ -20,6 +20,8 @@ from ramlib.data import mnist
 
 DIGIT_SIDE = 28
 FRAGMENT_SIDE = 8
+# Two digits are a heap if they share so much of a box; see `boxes_overlap`.
+HEAP = 0.5
 
 
 class CanvasBatch(NamedTuple):
