@@ -560,9 +560,24 @@ RECIPES: dict[str, Recipe] = {
             start="pairs-ior-closer-brief",
         ),
         Recipe(
+            name="cnn-pairs-brief",
+            row="Plain CNN, pairs, briefly",
+            task=ClutteredDigits("pair"),
+            model=CNNConfig(),
+            updates=20_000,
+        ),
+        Recipe(
             name="cnn-pairs",
             row="Plain CNN, pairs",
             task=ClutteredDigits("pair"),
+            model=CNNConfig(),
+            updates=20_000,
+            start="cnn-pairs-brief",
+        ),
+        Recipe(
+            name="cnn-sum-brief",
+            row="Plain CNN, sum, briefly",
+            task=ClutteredDigits("sum", distractors=0),
             model=CNNConfig(),
             updates=20_000,
         ),
@@ -572,6 +587,7 @@ RECIPES: dict[str, Recipe] = {
             task=ClutteredDigits("sum", distractors=0),
             model=CNNConfig(),
             updates=20_000,
+            start="cnn-sum-brief",
         ),
         *_house_numbers(),
     )

@@ -93,7 +93,7 @@ def test_a_reader_takes_over_all_that_fits(name, fresh):
 def test_the_updates_behind_a_recipe_are_those_of_its_whole_chain():
     chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv-brief", "pairs-conv")
     assert updates_behind("pairs-conv") == sum(get(name).updates for name in chain)
-    assert updates_behind("cnn-pairs") == get("cnn-pairs").updates
+    assert updates_behind("digit-context") == get("digit-context").updates
 
 
 def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():
