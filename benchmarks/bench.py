@@ -19,8 +19,9 @@ import torch
 from plain import PlainRecurrentAttentionModel
 from torch.utils.benchmark import Timer, timer
 
-from ramlib import recipes, records
+from ramlib import experiments
 from ramlib._files import write_atomically
+from ramlib.experiments import records
 from ramlib.glimpse import GlimpseGrid, read_glimpse, support_of
 
 SIDES = (64, 128, 512, 4096)
@@ -78,7 +79,7 @@ def reads(device: str, threads: int, rounds: int, batch: int = 8) -> pd.DataFram
 
 
 def training_step(
-    recipe: recipes.Recipe, model: torch.nn.Module, loss: Callable, device: str, mixed: bool
+    recipe: experiments.Recipe, model: torch.nn.Module, loss: Callable, device: str, mixed: bool
 ) -> Work:
     """One whole update: make a batch, look, go back, clip, move."""
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
@@ -96,7 +97,7 @@ def training_step(
     return step
 
 
-def parts(recipe: recipes.Recipe, model: torch.nn.Module, device: str) -> dict[str, Work]:
+def parts(recipe: experiments.Recipe, model: torch.nn.Module, device: str) -> dict[str, Work]:
     """The work of each module in one update in bfloat16, forward and backward."""
     looks, count = model.config.glimpses, recipe.batch
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
@@ -153,7 +154,7 @@ def parts(recipe: recipes.Recipe, model: torch.nn.Module, device: str) -> dict[s
 
 def steps(device: str, threads: int, rounds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A training step of `digit-context` against the plain model, and the share of each module."""
-    recipe = recipes.get("digit-context")
+    recipe = experiments.get("digit-context")
     model = recipe.build().to(device)
     plain = PlainRecurrentAttentionModel(model).to(device)
     ours, theirs = "ramlib, bfloat16", "plain, float32"

@@ -21,11 +21,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from ramlib import records
 from ramlib._files import write_atomically
 from ramlib.data import digit_struct, house_numbers
-from ramlib.data.house_number_twin import write_twin
 from ramlib.data.house_numbers import HouseNumbers
+from ramlib.data.twins.house_numbers import write_twin
+from ramlib.experiments import records
 
 BATCH, BATCHES = 128, 100
 

@@ -1,10 +1,11 @@
 """Recurrent attention models that learn where to look, after Semeniuta & Barth (2016)."""
 
+from ramlib.experiments import RECIPES
+from ramlib.experiments.recipe import Recipe
+from ramlib.experiments.weights import load, shipped
 from ramlib.glimpse import GlimpseGrid, gaussian_filterbank, read_glimpse
 from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
-from ramlib.pretrained import load, shipped
-from ramlib.recipes import RECIPES, Recipe
 
 __all__ = [
     "RECIPES",

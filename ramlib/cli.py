@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 import ramlib
-from ramlib import evaluation, pretrained, recipes, records, tables, trials
+from ramlib import experiments
 from ramlib._files import write_atomically
-from ramlib.data import house_number_twin
 from ramlib.data.house_numbers import HouseNumbers
+from ramlib.data.twins import house_numbers as house_number_twin
+from ramlib.experiments import measure, records, tables, trials, weights
+from ramlib.experiments.recipe import Recipe, differences
 from ramlib.interface import Classifier
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -59,8 +61,8 @@ def whole(least: int) -> Callable[[str], int]:
 def list_recipes(args: argparse.Namespace) -> None:
     """One line per recipe: name, row, budget, and its measured error."""
     ledger = records.read_all()
-    width = max(map(len, recipes.RECIPES))
-    for name, recipe in recipes.RECIPES.items():
+    width = max(map(len, experiments.RECIPES))
+    for name, recipe in experiments.RECIPES.items():
         error = (
             f"{ledger[name]['metrics']['error']['value']:5.2f} % test error"
             if name in ledger
@@ -72,10 +74,10 @@ def list_recipes(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train a recipe; write its weights when it is done."""
-    recipe = recipes.get(args.recipe)
+    recipe = experiments.get(args.recipe)
     changes = {k: v for k in ("seed", "updates", "batch") if (v := getattr(args, k)) is not None}
     recipe = replace(recipe, **changes)
-    from ramlib import training  # takes seconds, so a wrong name is told before
+    from ramlib.experiments import training  # takes seconds, so a wrong name is told before
 
     folder = args.runs / recipe.name
     module, finished = training.train(
@@ -94,22 +96,22 @@ def train(args: argparse.Namespace) -> None:
         print(f"stopped at update {module.trainer.global_step} of {recipe.updates}; "
               f"go on with: ramlib train {recipe.name} --resume")  # fmt: skip
         return
-    weights = folder / "weights.safetensors"
-    pretrained.save_weights(module.model, weights)
-    print(f"weights: {weights}\nmeasure them with: ramlib evaluate {recipe.name} --run {folder}")
+    path = folder / "weights.safetensors"
+    weights.save_weights(module.model, path)
+    print(f"weights: {path}\nmeasure them with: ramlib evaluate {recipe.name} --run {folder}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a trained recipe; with `--ship`, on the test split, and keep weights and record."""
-    recipe = recipes.get(args.recipe)
+    recipe = experiments.get(args.recipe)
     if args.ship and recipe.joins is not None:
         ship_joined(recipe, args.images)
         return
     if args.ship and args.run is None:
         raise ValueError("evaluate: --ship needs --run")
-    model = pretrained.load(args.recipe) if args.run is None else _trained(recipe, args.run)
+    model = weights.load(args.recipe) if args.run is None else _trained(recipe, args.run)
     if not args.ship:
-        metrics = evaluation.measure(recipe.task, model, args.split, args.images, runs=args.passes)
+        metrics = measure.measure(recipe.task, model, args.split, args.images, runs=args.passes)
         for name, metric in metrics.items():
             print(f"{name:<20} {metric['value']:.2f} %  "
                   f"({metric['low']:.2f} to {metric['high']:.2f}, n = {metric['n']})")  # fmt: skip
@@ -117,22 +119,22 @@ def evaluate(args: argparse.Namespace) -> None:
     ship(recipe, args.run, args.images)
 
 
-def _trained(recipe: recipes.Recipe, run: Path) -> Classifier:
+def _trained(recipe: Recipe, run: Path) -> Classifier:
     """The model that a finished training left in `run`, or the two that it joins, beside `run`."""
     if recipe.joins is not None:
-        return pretrained.load(recipe.name, runs=run.parent)
-    weights = run / "weights.safetensors"
-    if not weights.is_file():
+        return weights.load(recipe.name, runs=run.parent)
+    path = run / "weights.safetensors"
+    if not path.is_file():
         raise FileNotFoundError(
             f"evaluate: {run} holds no finished training; finish it with: "
             f"ramlib train {recipe.name} --resume"
         )
     model = recipe.build().eval()
-    pretrained.load_weights(model, weights)
+    weights.load_weights(model, path)
     return model
 
 
-def count_subset(recipe: recipes.Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
+def count_subset(recipe: Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
     """How many of the first test images are named wrongly: what a test counts again, anywhere.
 
     House numbers that do not ship are not everywhere, so the sample stands in for them.
@@ -140,11 +142,11 @@ def count_subset(recipe: recipes.Recipe, model: Classifier, images: int = SUBSET
     task = recipe.task
     if isinstance(task, HouseNumbers):
         task = replace(task, data="sample")
-    measure = evaluation.measure(task, model, "test", images)["error"]
-    return {"n": measure["n"], "wrong": round(measure["value"] * measure["n"] / 100)}
+    error = measure.measure(task, model, "test", images)["error"]
+    return {"n": error["n"], "wrong": round(error["value"] * error["n"] / 100)}
 
 
-def _finished(recipe: recipes.Recipe, run: Path) -> dict:
+def _finished(recipe: Recipe, run: Path) -> dict:
     """The last checkpoint of a training, after checking that it is this recipe's, and its end."""
     checkpoint = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
     updates = checkpoint["global_step"]
@@ -152,20 +154,20 @@ def _finished(recipe: recipes.Recipe, run: Path) -> dict:
         raise ValueError(
             f"ship: {run} stopped at update {updates} of {recipe.updates}; finish it first"
         )
-    differences = recipes.differences(recipe, checkpoint.get("recipe", {}))
-    if differences:
-        raise ValueError(f"ship: {run} was made with {', '.join(differences)}")
+    changed = differences(recipe, checkpoint.get("recipe", {}))
+    if changed:
+        raise ValueError(f"ship: {run} was made with {', '.join(changed)}")
     return checkpoint
 
 
-def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
+def ship(recipe: Recipe, run: Path, images: int) -> None:
     """Store the weights of `run` in half precision, measure what was stored, write the record."""
     trained = _trained(recipe, run)
     seconds = _finished(recipe, run)["callbacks"]["Throughput"]["seconds"]
     frame = records.curve(run)
-    pretrained.save_weights(
+    weights.save_weights(
         trained,
-        pretrained.FOLDER / f"{recipe.name}.safetensors",
+        weights.FOLDER / f"{recipe.name}.safetensors",
         half=True,
         notes={"recipe": recipe.name, "version": ramlib.__version__},
     )
@@ -175,21 +177,19 @@ def ship(recipe: recipes.Recipe, run: Path, images: int) -> None:
     print(path)
 
 
-def ship_joined(recipe: recipes.Recipe, images: int) -> None:
+def ship_joined(recipe: Recipe, images: int) -> None:
     """Measure two readers that ship, joined, and write the record; it has no weights of its own."""
     _record(recipe, images, sum(records.read(part)["wall_s"] for part in recipe.joins))
 
 
-def _record(recipe: recipes.Recipe, images: int, seconds: int) -> None:
+def _record(recipe: Recipe, images: int, seconds: int) -> None:
     """Measure what ships, and write its record."""
-    model = pretrained.load(recipe.name)
-    metrics = evaluation.measure(recipe.task, model, "test", images)
-    metrics["validation_error"] = evaluation.measure(recipe.task, model, "validation", images)[
-        "error"
-    ]
+    model = weights.load(recipe.name)
+    metrics = measure.measure(recipe.task, model, "test", images)
+    metrics["validation_error"] = measure.measure(recipe.task, model, "validation", images)["error"]
     if isinstance(recipe.task, HouseNumbers) and model.policy_parameters():
-        torch.manual_seed(evaluation.TEST_SEED)
-        averages = evaluation.measure(recipe.task, model, "test", images, runs=evaluation.PASSES)
+        torch.manual_seed(measure.TEST_SEED)
+        averages = measure.measure(recipe.task, model, "test", images, runs=measure.PASSES)
         metrics |= {f"average_{name}": metric for name, metric in averages.items()}
     metrics["subset"] = count_subset(recipe, model)
     record = {
@@ -197,7 +197,7 @@ def _record(recipe: recipes.Recipe, images: int, seconds: int) -> None:
         "row": recipe.row,
         "task": asdict(recipe.task),
         "model": asdict(recipe.model),
-        "data": evaluation.describe(recipe.task, images),
+        "data": measure.describe(recipe.task, images),
         "seed": recipe.seed,
         "updates": recipe.updates,
         "batch": recipe.batch,
@@ -209,7 +209,7 @@ def _record(recipe: recipes.Recipe, images: int, seconds: int) -> None:
         "torch": torch.__version__,
         "date": records.today(),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "multiply_adds": evaluation.multiply_adds(model, evaluation.examples(recipe.task)),
+        "multiply_adds": measure.multiply_adds(model, measure.examples(recipe.task)),
         "metrics": metrics,
     }
     print(records.write(record))
@@ -231,7 +231,7 @@ def table(args: argparse.Namespace) -> None:
         raise ValueError(f"table: {args.readme} has no {README_BEGIN} and {README_END}")
     before, rest = text.split(README_BEGIN, 1)
     after = rest.split(README_END, 1)[1]
-    filled = "\n\n".join(tables.markdown(number) for number in tables.TABLES)
+    filled = "\n\n".join(tables.markdown(number) for number in experiments.TABLES)
     new = f"{before}{README_BEGIN}\n{filled}\n{README_END}{after}"
     write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
     print(args.readme)
@@ -277,19 +277,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe")
     sub.add_argument("--run", type=Path, help="folder of a training run; else what ships")
     sub.add_argument("--split", choices=("validation", "test"), default="validation")
-    sub.add_argument("--images", type=whole(1), default=evaluation.TEST_IMAGES)
+    sub.add_argument("--images", type=whole(1), default=measure.TEST_IMAGES)
     sub.add_argument("--passes", type=whole(0), default=0, help="noisy passes to average")
     sub.add_argument("--ship", action="store_true", help="keep weights and record (needs --run)")
     sub.set_defaults(run_command=evaluate)
 
     sub = commands.add_parser("trials", help="train a group of short trainings side by side")
-    sub.add_argument("group", choices=tuple(trials.GROUPS))
+    sub.add_argument("group", choices=tuple(experiments.GROUPS))
     sub.add_argument("--runs", type=Path, default=Path("runs/trials"), help="folder of trainings")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.set_defaults(run_command=run_trials)
 
     sub = commands.add_parser("table", help="a table of the paper, with our rows")
-    sub.add_argument("number", nargs="?", default="I", choices=tuple(tables.TABLES))
+    sub.add_argument("number", nargs="?", default="I", choices=tuple(experiments.TABLES))
     sub.add_argument("--readme", type=Path, help="fill this file's results section")
     sub.set_defaults(run_command=table)
 

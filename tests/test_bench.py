@@ -7,13 +7,13 @@ from itertools import groupby
 import bench
 import pytest
 
-from ramlib import recipes
+from ramlib import experiments
 from ramlib.data.cluttered import ClutteredDigits
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    recipe = recipes.get("digit-context")
+    recipe = experiments.get("digit-context")
     task = ClutteredDigits("digit", distractors=1, size=40)
     small = replace(recipe, batch=4, task=task, model=replace(recipe.model, hidden=16))
     monkeypatch.setattr(recipes, "get", lambda name: small)

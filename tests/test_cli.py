@@ -10,10 +10,11 @@ import pytest
 import tiny
 import torch
 
-from ramlib import cli, evaluation, pretrained, recipes, records, tables, training
+from ramlib import cli, experiments
 from ramlib.data import house_numbers
 from ramlib.data.house_numbers import HouseNumbers
-from ramlib.reader import JoinedReaderConfig, ReaderConfig
+from ramlib.experiments import measure, records, tables, training, weights
+from ramlib.models.reader import JoinedReaderConfig, ReaderConfig
 
 TINY = replace(tiny.TINY, updates=3)
 
@@ -22,9 +23,9 @@ TINY = replace(tiny.TINY, updates=3)
 def workshop(tmp_path, monkeypatch):
     """A folder of its own, in which a tiny recipe is known and nothing ships."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
     monkeypatch.setattr(records, "FOLDER", tmp_path / "records")
-    monkeypatch.setitem(recipes.RECIPES, "tiny", TINY)
+    monkeypatch.setitem(experiments.RECIPES, "tiny", TINY)
     monkeypatch.setattr(training, "LOG_EVERY", 1)
     monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
     monkeypatch.setattr(training, "VALIDATION_BATCH", 4)
@@ -49,7 +50,7 @@ class TestCommands:
         house_numbers.load.cache_clear()
         reader = ReaderConfig(size=4, hidden=8, shrink=8, glimpses=1)
         recipe = replace(TINY, task=HouseNumbers(), model=reader, updates=1)
-        monkeypatch.setitem(recipes.RECIPES, "tiny", recipe)
+        monkeypatch.setitem(experiments.RECIPES, "tiny", recipe)
         assert train() == 0
 
         assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--images", "20") == 0
@@ -58,15 +59,13 @@ class TestCommands:
 
         assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--images", "30", "--ship") == 0
         record = records.read("tiny")
-        report = evaluation.evaluate_numbers(
-            pretrained.load("tiny"), recipe.task.batches("test", 30)
-        )
+        report = measure.evaluate_numbers(weights.load("tiny"), recipe.task.batches("test", 30))
         assert record["metrics"]["error"] == report.error.as_dict()
         assert record["metrics"]["error"]["n"] == 30
         assert record["data"].startswith("synthetic twin of SVHN (the sample): 234 train")
-        torch.manual_seed(evaluation.TEST_SEED)
-        average = evaluation.evaluate_numbers(
-            pretrained.load("tiny"), recipe.task.batches("test", 30), runs=10
+        torch.manual_seed(measure.TEST_SEED)
+        average = measure.evaluate_numbers(
+            weights.load("tiny"), recipe.task.batches("test", 30), runs=10
         )
         assert record["metrics"]["average_error"] == average.error.as_dict()
         assert record["metrics"]["subset"]["n"] == 80  # of the sample
@@ -87,7 +86,7 @@ class TestCommands:
             joins=("tiny", "back"),
         )
         for recipe in (forward, back, both):
-            monkeypatch.setitem(recipes.RECIPES, recipe.name, recipe)
+            monkeypatch.setitem(experiments.RECIPES, recipe.name, recipe)
         assert train() == 0
         assert ramlib("train", "back", "--device", "cpu", "--quiet") == 0
         assert ramlib("evaluate", "both", "--run", "runs/both", "--images", "9") == 0
@@ -97,9 +96,7 @@ class TestCommands:
             assert ramlib("evaluate", name, *run) == 0
         assert ramlib("evaluate", "both", "--images", "9", "--ship") == 0
         record = records.read("both")
-        report = evaluation.evaluate_numbers(
-            pretrained.load("both"), forward.task.batches("test", 9)
-        )
+        report = measure.evaluate_numbers(weights.load("both"), forward.task.batches("test", 9))
         assert record["metrics"]["error"] == report.error.as_dict()
         assert "average_error" in record["metrics"]
         assert record["wall_s"] == sum(records.read(name)["wall_s"] for name in ("tiny", "back"))
@@ -122,8 +119,8 @@ class TestCommands:
         ship = ("evaluate", "tiny", "--run", "runs/tiny", "--images", "60", "--ship")
         assert ramlib(*ship) == 0
         record = records.read("tiny")
-        model = pretrained.load("tiny")
-        report = evaluation.evaluate_digits(model, evaluation.canvases(TINY.task, 60))
+        model = weights.load("tiny")
+        report = measure.evaluate_digits(model, measure.canvases(TINY.task, 60))
         assert record["metrics"]["error"] == report.error.as_dict()
         assert record["metrics"]["missed"] == report.missed.as_dict()
         assert record["metrics"]["validation_error"]["n"] == 60
@@ -159,7 +156,9 @@ class TestCommands:
 
     def test_list_names_every_recipe(self, capsys):
         assert ramlib("list") == 0
-        assert [li.split()[0] for li in capsys.readouterr().out.splitlines()] == [*recipes.RECIPES]
+        assert [li.split()[0] for li in capsys.readouterr().out.splitlines()] == [
+            *experiments.RECIPES
+        ]
 
     def test_table_prints_markdown(self, capsys):
         assert ramlib("table", "I") == 0
@@ -171,7 +170,7 @@ class TestCommands:
         readme.write_text(f"{before}\nold\n{after}", encoding="utf-8")
         for _ in range(2):  # the second time changes nothing
             assert ramlib("table", "--readme", str(readme)) == 0
-            every = "\n\n".join(tables.markdown(number) for number in tables.TABLES)
+            every = "\n\n".join(tables.markdown(number) for number in experiments.TABLES)
             assert readme.read_text(encoding="utf-8") == f"{before}\n{every}\n{after}"
 
 
@@ -258,7 +257,7 @@ class TestBadInput:
     def test_a_recipe_that_starts_from_weights_that_do_not_ship_says_which(
         self, monkeypatch, capsys
     ):
-        monkeypatch.setitem(recipes.RECIPES, "tiny", replace(TINY, start="digit"))
+        monkeypatch.setitem(experiments.RECIPES, "tiny", replace(TINY, start="digit"))
         assert train() == 2
         assert "no weights ship for 'digit'" in capsys.readouterr().err
 

@@ -7,10 +7,10 @@ import torch
 from plain import PlainRecurrentAttentionModel, read
 from tolerances import assert_near
 
-from ramlib import recipes
+from ramlib import experiments
 from ramlib.glimpse import GlimpseGrid, read_glimpse
 
-RECIPE = recipes.get("digit-context")
+RECIPE = experiments.get("digit-context")
 
 
 @pytest.fixture

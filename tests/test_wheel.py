@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ramlib.recipes import RECIPES
+from ramlib.experiments import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted(
@@ -29,7 +29,7 @@ SHIPPED = sorted(
 VISIT = """
 import json, sys, torch, ramlib
 from ramlib.data import mnist
-from ramlib.reader import Reader
+from ramlib.models.reader import Reader
 
 def answer(model):
     images = torch.rand(2, *model.image_shape)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from ramlib import training
 from ramlib.attention import Window
 from ramlib.data.cluttered import ClutteredDigits
+from ramlib.experiments import training
+from ramlib.experiments.recipe import Recipe
 from ramlib.model import RAMConfig
-from ramlib.recipes import Recipe
 
 TINY = Recipe(
     name="tiny",

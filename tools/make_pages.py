@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ramlib import records, trials
 from ramlib._files import write_atomically
+from ramlib.experiments import records, trials
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

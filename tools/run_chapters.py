@@ -102,7 +102,7 @@ def run(text: Path) -> Path:
 
 def keep_time(text: Path, seconds: float) -> None:
     """Note in timings.json, beside the text, how long its chapter ran, and where and when."""
-    from ramlib import records  # imports torch, which only those who run chapters need
+    from ramlib.experiments import records  # imports torch, which only those who run chapters need
 
     path = text.with_name("timings.json")
     timings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ramlib._checks import require, require_batch
 from ramlib.data.house_numbers import LONGEST, STOP
 from ramlib.interface import Rollout
-from ramlib.reader import (
+from ramlib.models.reader import (
     OBJECTS,
     CentredReader,
     count_digits,

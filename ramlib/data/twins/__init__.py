@@ -1,0 +1,1 @@
+"""Synthetic twins: what draws images in the layout of a data set that cannot ship."""

@@ -1,0 +1,225 @@
+"""The words of an experiment: a recipe, a table, a row that was published, a group of trials.
+
+One recipe is one row of a table: task, model, budget, and what to expect of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+
+from ramlib._checks import require
+from ramlib.data.cluttered import ClutteredDigits
+from ramlib.data.house_numbers import HouseNumbers
+from ramlib.interface import Classifier
+
+PAPER = "semeniuta2016image"  # its key in the bibliography
+Record = dict[str, Any]
+
+
+@runtime_checkable
+class ModelConfig(Protocol):
+    """What shapes a model, apart from the images and the classes: a dataclass of plain values."""
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> Classifier:
+        """The model with fresh weights."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a trained model. The same recipe on the same machine gives the same weights.
+
+    Args:
+        name: how the command line and `ramlib.load` call it.
+        row: how a table calls it.
+        task: where images and labels come from.
+        model: the architecture.
+        updates: optimiser steps.
+        batch: images per step, each made fresh.
+        rate: Adam's learning rate, warmed up linearly and then brought to 0 along a cosine.
+        policy_share: the attention policy learns at this share of `rate`. A fast policy runs into
+            a corner of the image and stays there.
+        warmup: steps of the warm-up.
+        clip: largest norm of the gradient.
+        seed: of the initial weights, the images and all noise.
+        precision: of the training step, in Lightning's words.
+        start: recipe whose weights the model starts from, but for what does not fit. They lie
+            beside this training in the folder of runs, or ship.
+        joins: two recipes whose readers this one joins. Nothing is left to train: `updates` is 0.
+        expects: error and cost to expect.
+    """
+
+    name: str
+    row: str
+    task: ClutteredDigits | HouseNumbers
+    model: ModelConfig
+    updates: int
+    batch: int = 128
+    rate: float = 1e-3
+    policy_share: float = 0.2
+    warmup: int = 200
+    clip: float = 0.5
+    seed: int = 0
+    precision: str = "bf16-mixed"
+    start: str | None = None
+    joins: tuple[str, str] | None = None
+    expects: str = ""
+
+    def __post_init__(self) -> None:
+        if self.joins is not None:
+            require(
+                self.updates == 0 and self.start is None,
+                f"Recipe: what joins others is not trained; got updates={self.updates} and "
+                f"start={self.start!r}",
+            )
+        for name in ("batch",) if self.joins else ("updates", "batch"):
+            value = getattr(self, name)
+            require(value >= 1, f"Recipe: {name} must be at least 1, got {value}")
+        require(0 <= self.seed < 2**31, f"Recipe: seed must be in [0, 2**31), got {self.seed}")
+        for name in ("rate", "clip"):
+            value = getattr(self, name)
+            require(value > 0, f"Recipe: {name} must be above 0, got {value}")
+
+    def build(self) -> Classifier:
+        """The model with fresh weights, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.model.build(self.task.image_shape, self.task.classes)
+
+
+# What a recipe is called changes nothing in what it trains.
+_NAMES = ("name", "row", "expects")
+
+
+def differences(recipe: Recipe, saved: dict[str, Any]) -> list[str]:
+    """In what a recipe that was saved as a dict differs, as in `seed=1 (now 0)`.
+
+    Args:
+        recipe: the recipe as it is now.
+        saved: `dataclasses.asdict` of a recipe; fields that it lacks are not compared.
+    """
+
+    def plain(value: Any) -> Any:
+        """A file knows no tuples."""
+        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+    def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, plain(value)
+
+    now = dict(flat(asdict(recipe)))
+    return [
+        f"{key}={value} (now {now.get(key)})"
+        for key, value in flat(saved)
+        if key not in _NAMES and value != now.get(key)
+    ]
+
+
+def by_name(*recipes: Recipe) -> dict[str, Recipe]:
+    """The recipes by their names.
+
+    Raises:
+        ValueError: if two have the same name.
+    """
+    named = {recipe.name: recipe for recipe in recipes}
+    require(len(named) == len(recipes), "by_name: two recipes have the same name")
+    return named
+
+
+def trial(
+    base: Recipe, name: str, row: str, *, start: str | None, updates: int, **changes: Any
+) -> Recipe:
+    """The recipe `base` on a short budget, with some of its model changed."""
+    model = replace(base.model, **changes)
+    return replace(base, name=name, row=row, model=model, updates=updates, start=start, expects="")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Short trainings that differ in one thing at a time, and whose results stand side by side.
+
+    Args:
+        title: what the group asks.
+        recipes: its trainings.
+        images: validation images on which each is measured.
+        every: updates between two points of the learning curves.
+    """
+
+    title: str
+    recipes: tuple[Recipe, ...]
+    images: int = 5_000
+    every: int = 500
+
+
+class Published(NamedTuple):
+    """A row that the paper prints: its name, its number in percent, and a key of the bibliography.
+
+    The key is of the work that the number belongs to.
+    """
+
+    row: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Args:
+        title: what it says, and of what.
+        published: the rows of other work, as the paper prints them.
+        recipes: our rows.
+        averages: of these, those that have a row for the mean of noisy passes too.
+        metric: of the record, what the table is about.
+        columns: what else our rows show: a column's head, and its text from a record.
+        note: what a reader must know to read the columns.
+    """
+
+    title: str
+    published: tuple[Published, ...]
+    recipes: tuple[str, ...]
+    averages: tuple[str, ...] = ()
+    metric: str = "error"
+    columns: Mapping[str, Callable[[Record], str]] = field(default_factory=dict)
+    note: str = ""
+
+
+def percent(metric: str) -> Callable[[Record], str]:
+    """A column of a metric; empty for a model that the metric does not apply to."""
+
+    def text(record: Record) -> str:
+        found = record["metrics"].get(metric)
+        return "" if found is None else f"{found['value']:.2f}"
+
+    return text
+
+
+def millions(key: str) -> Callable[[Record], str]:
+    """A column of a count, in millions."""
+    return lambda record: f"{record[key] / 1e6:.2f}"
+
+
+def glimpses(record: Record) -> str:
+    """How often a model looks. One that reads again looks twice as often as its reader.
+
+    Where each read ends with a closer look, that is the one added.
+    """
+    model = record["model"]
+    if "reader" in model:
+        looks = model["reader"]["glimpses"]
+        return f"2 x ({looks} + 1)" if model.get("closer") else f"2 x {looks}"
+    return str(model.get("glimpses", "none"))
+
+
+COSTS = {
+    "glimpses": glimpses,
+    "parameters, M": millions("parameters"),
+    "multiply-adds, M": millions("multiply_adds"),
+}

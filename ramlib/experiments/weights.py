@@ -1,0 +1,137 @@
+"""Weights that ship: `load` by recipe name, and how they are written and read without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ramlib import experiments
+from ramlib._checks import require
+from ramlib._files import write_atomically
+from ramlib.interface import Classifier
+from ramlib.models.reader import JoinedReader
+
+FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 over the names and the bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def save_weights(
+    model: torch.nn.Module,
+    path: Path | str,
+    *,
+    half: bool = False,
+    notes: dict[str, str] | None = None,
+) -> None:
+    """Write a model's weights as safetensors, in half precision if asked.
+
+    Args:
+        model: any module.
+        path: the file; written in one move, so an interrupted call leaves the old one.
+        half: store float16.
+        notes: strings kept in the file's header, beside a digest of the weights.
+
+    Raises:
+        OSError: if `path` cannot be written.
+    """
+    state = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    header = {**(notes or {}), "sha256": _digest(state)}
+    write_atomically(Path(path), lambda temporary: save_file(state, temporary, header))
+
+
+def load_weights(model: torch.nn.Module, path: Path | str) -> None:
+    """Read weights into `model`, in the model's own precision.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or holds another model's weights.
+    """
+    path = Path(path)
+    cure = "reinstall ramlib, or train the recipe again with `ramlib train`"
+    if not path.is_file():
+        raise FileNotFoundError(f"load_weights: no file {path}; {cure}")
+    try:
+        with safe_open(path, "pt") as file:
+            notes = file.metadata() or {}
+            state: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"load_weights: {path} is damaged ({error}); {cure}") from error
+    require(
+        notes.get("sha256", digest := _digest(state)) == digest,
+        f"load_weights: {path} is damaged (its weights are not those that were written); {cure}",
+    )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"load_weights: {path} holds another model's weights: {error}") from error
+
+
+def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
+    """Copy what fits by name and shape from `state`; return the names that kept fresh weights.
+
+    A model that is built around a `reader` takes the weights of a bare reader there.
+    """
+    if hasattr(model, "reader") and not any(name.startswith("reader.") for name in state):
+        model = model.reader
+    own = model.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fits, strict=False)
+    return sorted(set(own) - set(fits))
+
+
+def shipped() -> list[str]:
+    """Names of the recipes whose weights ship, or the weights of both that they join."""
+
+    def ships(name: str) -> bool:
+        return (FOLDER / f"{name}.safetensors").is_file()
+
+    return [
+        recipe.name
+        for recipe in experiments.RECIPES.values()
+        if all(map(ships, recipe.joins or (recipe.name,)))
+    ]
+
+
+def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = None) -> Classifier:
+    """A trained model by its recipe's name, in evaluation mode; a joined one from its two parts.
+
+    Args:
+        name: of the recipe.
+        device: where the model goes.
+        runs: a folder of training runs, whose weights go before those that ship.
+
+    Raises:
+        KeyError: if no recipe has this name; the message suggests the nearest.
+        FileNotFoundError: if its weights are not in `runs`, and do not ship.
+        ValueError: if they are damaged.
+    """
+    recipe = experiments.get(name)
+    if recipe.joins is not None:
+        return JoinedReader.of(*(load(part, device, runs=runs) for part in recipe.joins))
+    path = FOLDER / f"{name}.safetensors"
+    # Who trains a chain of recipes starts from the one before, not from an older one that ships.
+    if runs is not None and (own := runs / name / "weights.safetensors").is_file():
+        path = own
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"load: no weights ship for {name!r}; they do for {', '.join(shipped()) or 'none'}. "
+            f"Train it with `ramlib train {name}`"
+        )
+    model = recipe.build()
+    load_weights(model, path)
+    return model.eval().to(device)

@@ -1,0 +1,1 @@
+"""Models built from the core: readers, inhibition of return, learning by example."""

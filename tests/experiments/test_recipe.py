@@ -1,0 +1,210 @@
+"""Every recipe builds, says what it is, and gives the same model each time."""
+
+import json
+import re
+from dataclasses import asdict, astuple, replace
+
+import pytest
+import torch
+from tiny import NOISY, TINY
+
+from ramlib import experiments
+from ramlib.data.house_numbers import HouseNumbers
+from ramlib.experiments import RECIPES, digit, get, house_numbers, pairs, updates_behind
+from ramlib.experiments.measure import multiply_adds
+from ramlib.experiments.recipe import Recipe, differences
+from ramlib.experiments.weights import start_from
+
+each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+@each_recipe
+def test_recipe_builds_a_model_of_its_task(recipe):
+    model = recipe.build()
+    assert model.image_shape == recipe.task.image_shape
+    assert model.classes == recipe.task.classes
+
+
+@each_recipe
+def test_model_answers_an_image_of_the_task(recipe, tmp_path_factory, monkeypatch):
+    task = recipe.task
+    if isinstance(task, HouseNumbers):  # the sample stands in for what a reader brings
+        monkeypatch.setenv("RAMLIB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        task = replace(task, data="sample")
+    images = task.sample(1, generator=torch.Generator().manual_seed(0)).images
+    logits = recipe.build().eval()(images).logits
+    assert logits.shape[::2] == (1, recipe.task.classes)
+    assert logits.isfinite().all()
+
+
+@each_recipe
+def test_recipe_starts_from_one_that_exists_and_is_listed_before_it(recipe):
+    names = list(RECIPES)
+    if recipe.start is not None:
+        assert names.index(recipe.start) < names.index(recipe.name)
+
+
+@each_recipe
+def test_recipe_joins_two_that_differ_in_nothing_but_their_direction(recipe):
+    if recipe.joins is not None:
+        names = list(RECIPES)
+        assert max(map(names.index, recipe.joins)) < names.index(recipe.name)
+        forward, backward = map(get, recipe.joins)
+        assert recipe.model.reader == forward.model
+        assert backward.model == replace(forward.model, direction="right-to-left")
+        assert forward.task == backward.task
+        # It may be tried on other images than those it was trained on, but of the same kind.
+        assert recipe.task.crop == forward.task.crop
+        assert recipe.task == forward.task or recipe.name == "house-numbers-subset-untuned"
+
+
+def test_house_numbers_svhn_is_the_joined_reader_of_photographs():
+    recipe = get("house-numbers-svhn")
+    assert recipe.joins is not None
+    assert (recipe.task.data, recipe.task.crop) == ("svhn", "tight")
+
+
+def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
+    for recipe in RECIPES.values():
+        if recipe.name.startswith("house-numbers-subset") and recipe.joins is None:
+            assert recipe.start == recipe.name.replace("subset", "twin")
+            assert recipe.task.crop == get(recipe.start).task.crop
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [
+        ("twin-forward", {"f_glimpse"}),  # the simple eye is exchanged
+        ("twin-backward", set()),
+        ("twin-five-forward", {"f_glimpse"}),  # from the third layer on
+        ("twin-five-backward", set()),
+        ("twin-loose-forward", {"mean_image"}),
+        ("twin-loose-five-forward", {"mean_image"}),
+        ("twin-loose-five-backward", set()),
+        ("subset-five-forward", set()),
+        ("subset-loose-five-forward", set()),
+    ],
+)
+def test_a_reader_takes_over_all_that_fits(name, fresh):
+    recipe = get(f"house-numbers-{name}")
+    left = start_from(recipe.build(), get(recipe.start).build().state_dict())
+    assert {part.split(".")[0] for part in left} == fresh
+
+
+def test_the_updates_behind_a_recipe_are_those_of_its_whole_chain():
+    chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv-brief", "pairs-conv")
+    assert updates_behind("pairs-conv") == sum(get(name).updates for name in chain)
+    assert updates_behind("digit-context") == get("digit-context").updates
+
+
+def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():
+    tight, loose = (get(f"house-numbers-twin-{name}forward").model for name in ("", "loose-"))
+    for side, wide in zip(astuple(tight.window), astuple(loose.window), strict=True):
+        assert side * 1.3 == pytest.approx(wide * 2.3)
+
+
+def test_a_plain_cnn_spends_about_as_much_as_the_reader_beside_it():
+    """On a number of two digits, the commonest length: nine looks."""
+    size = 64
+    reader = get("house-numbers-twin-forward")
+    look = replace(reader.model, glimpses=9).build(reader.task.image_shape, 11).eval()
+    for layer in look.f_class:  # says the end at once
+        if isinstance(layer, torch.nn.Linear):
+            layer.bias.data[-1] = 100
+    blank = torch.zeros(1, 1, size, size)
+    spent = multiply_adds(look, blank)
+    for name in ("goodfellow-house-numbers-twin", "cnn-house-numbers-twin"):
+        assert multiply_adds(get(name).build().eval(), blank) == pytest.approx(spent, rel=0.15)
+
+
+def test_recipes_are_found_by_their_names():
+    assert all(name == recipe.name and get(name) is recipe for name, recipe in RECIPES.items())
+    assert {"digit", "digit-context"} <= set(RECIPES)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in RECIPES)
+
+
+def test_no_two_recipes_share_a_row():
+    rows = [recipe.row for recipe in RECIPES.values()]
+    assert len(set(rows)) == len(rows)
+
+
+def test_every_name_in_a_table_is_a_recipe():
+    assert {name for table in experiments.TABLES.values() for name in table.recipes} <= set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("digit-contxt", "digit-context"), ("Digit", "digit"), ("?", None)]
+)
+def test_an_unknown_name_suggests_the_nearest_and_lists_all(typo, meant):
+    with pytest.raises(KeyError) as caught:
+        get(typo)
+    message = caught.value.args[0]
+    assert f"no recipe is called {typo!r}" in message
+    assert meant is None or f"did you mean {meant!r}" in message
+    assert all(name in message for name in RECIPES)
+
+
+class TestBuild:
+    def test_the_same_seed_gives_the_same_weights_and_another_seed_others(self):
+        first, again, other = (r.build().state_dict() for r in (TINY, TINY, replace(TINY, seed=1)))
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert not torch.equal(first["f_class.0.weight"], other["f_class.0.weight"])
+
+    def test_leaves_the_global_generator_alone(self):
+        torch.manual_seed(1)
+        expected = torch.rand(3)
+        torch.manual_seed(1)
+        TINY.build()
+        assert torch.equal(torch.rand(3), expected)
+
+
+class TestDifferences:
+    def test_a_recipe_does_not_differ_from_itself(self):
+        assert differences(TINY, asdict(TINY)) == []
+
+    def test_names_what_differs_down_to_the_models_settings(self):
+        assert differences(NOISY, asdict(TINY)) == [
+            "model.alpha=0.0 (now 0.1)",
+            "model.dropout=0.0 (now 0.3)",
+            "model.recurrent_dropout=0.0 (now 0.3)",
+            "seed=0 (now 3)",
+        ]
+
+    @pytest.mark.parametrize("name", ["cnn-pairs", "goodfellow-house-numbers-twin"])
+    def test_a_recipe_that_was_written_to_a_file_and_read_does_not_differ(self, name):
+        assert differences(get(name), json.loads(json.dumps(asdict(get(name))))) == []
+
+    def test_names_and_expectations_are_words(self):
+        saved = asdict(replace(TINY, name="old", row="Old", expects="much"))
+        assert differences(TINY, saved) == []
+
+    def test_what_was_not_saved_is_not_compared(self):
+        assert differences(TINY, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"updates": 0}, "Recipe: updates must be at least 1, got 0"),
+        ({"batch": -1}, "Recipe: batch must be at least 1, got -1"),
+        ({"rate": 0.0}, "Recipe: rate must be above 0, got 0.0"),
+        ({"clip": 0.0}, "Recipe: clip must be above 0, got 0.0"),
+        ({"seed": -1}, "Recipe: seed must be in [0, 2**31), got -1"),
+        ({"seed": 2**31}, "Recipe: seed must be in [0, 2**31), got 2147483648"),
+    ],
+)
+def test_refuses_settings_out_of_range(change, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(TINY, **change)
+
+
+@pytest.mark.parametrize("change", [{"updates": 5}, {"updates": 0, "start": "digit"}])
+def test_what_joins_others_is_not_trained(change):
+    with pytest.raises(ValueError, match="Recipe: what joins others is not trained; got updates="):
+        replace(get("house-numbers-svhn"), **change)
+
+
+def test_module_lists_no_recipe_outside_its_table():
+    for module in (digit, house_numbers, pairs):
+        loose = [name for name, value in vars(module).items() if isinstance(value, Recipe)]
+        assert loose == []
