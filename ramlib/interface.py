@@ -1,16 +1,18 @@
-"""What every model of the book offers, so that a table is a loop over recipes."""
+"""What models and tasks offer each other, so that a table is a loop over recipes."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramlib._checks import require_images
+from ramlib._checks import require, require_images
 from ramlib.glimpse import GlimpseGrid
 
 
@@ -20,24 +22,98 @@ class Rollout:
 
     Args:
         logits: class scores after every look.
-        grids: where it looked, of shape `(B, T)`.
+        windows: the boxes that it looked at, xyxy in pixels of the image, not cut at its border.
+        grids: the Gaussian grids laid there, of shape `(B, T)`, for a model that lays them.
         glimpses: what it saw there.
         shifts: by how much each centre moved, before any noise.
+        said: the model's answer, where that is not the likeliest class after the last look.
     """
 
     logits: Float[Tensor, "B T classes"]
+    windows: Float[Tensor, "B T 4"] | None = None
     grids: GlimpseGrid | None = None
     glimpses: Float[Tensor, "B T C N N"] | None = None
     shifts: Float[Tensor, "B T 2"] | None = None
+    said: Int64[Tensor, "B ..."] | None = None
+
+    @property
+    def labels(self) -> Int64[Tensor, "B ..."]:
+        """The model's answer, in the form of the task's labels."""
+        return self.logits[:, -1].argmax(-1) if self.said is None else self.said
 
 
-class Classifier(nn.Module):
+# ---- tasks ----
+
+
+class Batch(NamedTuple):
+    """The least that a batch holds. A task may hand out more, in a type of its own."""
+
+    images: Float[Tensor, "B C H W"]
+    labels: Int64[Tensor, "B ..."]
+
+
+# For each thing that a task measures, two masks of one shape: which cases count, among which.
+Judgement = dict[str, tuple[Bool[Tensor, "..."], Bool[Tensor, "..."]]]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Where images and labels come from, and what an answer to them is worth.
+
+    Training needs `image_shape`, `classes` and `sample`; measuring needs `batches` and `judge`. A
+    batch has `images` and `labels`, as `Batch` does. What a task does not decide for itself it
+    takes over by deriving from this class.
+
+    The splits are `train`, `validation` and `test`.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+
+    def sample(self, count: int, *, split: str = "train", generator: torch.Generator) -> Batch:
+        """Draw `count` images on the generator's device; the same seed gives the same batch."""
+        ...
+
+    def batches(
+        self,
+        split: str,
+        count: int | None = None,
+        *,
+        batch: int = 500,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """The images that a split is measured on, the same every time; at most `count` of them."""
+        ...
+
+    def judge(self, rollout: Rollout, batch: Batch) -> Judgement:
+        """What is measured, by name: which cases count, among which. `error` has to be there."""
+        return {"error": wrong(rollout.labels, batch.labels)}
+
+    def describe(self) -> str:
+        """What the images are and how many, for a record."""
+        ...
+
+
+def wrong(
+    answers: Int64[Tensor, "B ..."], labels: Int64[Tensor, "B ..."]
+) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
+    """The commonest judgement: which answers differ from their labels, among all of them."""
+    differs = (answers != labels).flatten(1).any(1) if labels.ndim > 1 else answers != labels
+    return differs, torch.ones_like(differs)
+
+
+# ---- models ----
+
+
+class Classifier(nn.Module, ABC):
     """A model that maps images to class scores, one set for every look.
 
     Args:
-        image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
+        image_shape: `(C, H, W)` of an image, with pixels in `value_range`.
         classes: number of classes.
     """
+
+    value_range: tuple[float, float] = (0.0, 1.0)
 
     def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
@@ -48,11 +124,11 @@ class Classifier(nn.Module):
         """Look at each image.
 
         Args:
-            images: pixels in [0, 1].
-            noisy: corrupt the grids; by default only while training.
+            images: pixels in `value_range`.
+            noisy: look at places that chance moves; by default only while training.
         """
 
-    def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
+    def loss(self, rollout: Rollout, labels: Int64[Tensor, "B ..."]) -> Float[Tensor, ""]:
         """What training lowers: here the cross-entropy of the last look."""
         return F.cross_entropy(rollout.logits[:, -1], labels)
 
@@ -62,25 +138,65 @@ class Classifier(nn.Module):
         """The loss of a batch, which a training step lowers."""
         return self.loss(self(images), labels)
 
-    def wrong(self, rollout: Rollout, labels: Int64[Tensor, "B ..."]) -> Bool[Tensor, " B"]:
-        """Which images were named wrongly: here, after the last look."""
-        return rollout.logits[:, -1].argmax(-1) != labels
-
-    def adapt(self, task) -> None:
+    def adapt(self, task: Task) -> None:
         """Take from a task's training images what is not learnt by gradient; here, nothing."""
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Parameters of the attention policy, which learn at a rate of their own; none here."""
         return []
 
-    @torch.inference_mode()
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Int64[Tensor, " B"]:
-        """The class of each image, from the last look.
+    @property
+    def stochastic(self) -> bool:
+        """Whether noisy passes differ, so that their average is a result of its own."""
+        return False
+
+    def probabilities(
+        self, images: Float[Tensor, "B C H W"], *, passes: int = 0
+    ) -> Float[Tensor, "B ... classes"]:
+        """How likely each class is.
+
+        Args:
+            images: pixels in `value_range`.
+            passes: 0 for one pass without noise; otherwise the mean of so many noisy passes, of
+                which Section IV-B of Semeniuta & Barth (2016) takes 10.
+        """
+        return self.averaged(passes, lambda noisy: self(images, noisy=noisy).logits[:, -1])
+
+    @staticmethod
+    def averaged(passes: int, scores) -> Float[Tensor, "B ... classes"]:
+        """Probabilities of `scores(noisy)`: of one pass without noise, or the mean of several."""
+        if passes == 0:
+            return scores(False).float().softmax(-1)
+        return torch.stack([scores(True).float().softmax(-1) for _ in range(passes)]).mean(0)
+
+    def decode(self, probabilities: Float[Tensor, "B ... classes"]) -> Int64[Tensor, "B ..."]:
+        """The answer, from the probabilities: here, the likeliest class."""
+        return probabilities.argmax(-1)
+
+    def predict(
+        self, images: Float[Tensor, "B C H W"], *, passes: int = 0
+    ) -> Int64[Tensor, "B ..."]:
+        """The answer to each image.
+
+        A model in training mode answers as in evaluation mode, and stays in training mode.
+
+        Args:
+            images: pixels in `value_range`.
+            passes: as in `probabilities`.
 
         Raises:
             TypeError: if `images` is not a floating-point tensor.
-            ValueError: if its shape or range is wrong, it is empty, or it is not finite.
+            ValueError: if its shape or range is wrong, it is empty, it is not finite, or `passes`
+                is below 0.
         """
-        require_images("predict", images, self.image_shape)
-        images = images.to(next(self.parameters()).dtype)
-        return self(images).logits[:, -1].argmax(-1)
+        require_images("predict", images, self.image_shape, self.value_range)
+        require(passes >= 0, f"predict: passes must be at least 0, got {passes}")
+        own = next(self.parameters())
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad():
+                images = images.to(own.device, own.dtype)
+                return self.decode(self.probabilities(images, passes=passes))
+        finally:
+            self.train(training)
