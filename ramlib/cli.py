@@ -5,26 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-
-import torch
 
 import ramlib
 from ramlib import experiments
 from ramlib._files import write_atomically
-from ramlib.data.house_numbers import HouseNumbers
 from ramlib.data.twins import house_numbers as house_number_twin
-from ramlib.experiments import measure, records, tables, trials, weights
-from ramlib.experiments.recipe import Recipe, differences
-from ramlib.interface import Classifier
+from ramlib.experiments import records, shipping, tables, trials, weights
+from ramlib.experiments.measure import measure
 
 README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
-
-
-# Images on which a test measures shipped weights again.
-SUBSET = 1_000
 
 
 def duration(text: str) -> timedelta:
@@ -104,115 +96,16 @@ def train(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Measure a trained recipe; with `--ship`, on the test split, and keep weights and record."""
     recipe = experiments.get(args.recipe)
-    if args.ship and recipe.joins is not None:
-        ship_joined(recipe, args.images)
+    if args.ship:
+        if recipe.joins is None and args.run is None:
+            raise ValueError("evaluate: --ship needs --run")
+        print(*shipping.ship(recipe, args.run, args.images), sep="\n")
         return
-    if args.ship and args.run is None:
-        raise ValueError("evaluate: --ship needs --run")
-    model = weights.load(args.recipe) if args.run is None else _trained(recipe, args.run)
-    if not args.ship:
-        metrics = measure.measure(recipe.task, model, args.split, args.images, runs=args.passes)
-        for name, metric in metrics.items():
-            print(f"{name:<20} {metric['value']:.2f} %  "
-                  f"({metric['low']:.2f} to {metric['high']:.2f}, n = {metric['n']})")  # fmt: skip
-        return
-    ship(recipe, args.run, args.images)
-
-
-def _trained(recipe: Recipe, run: Path) -> Classifier:
-    """The model that a finished training left in `run`, or the two that it joins, beside `run`."""
-    if recipe.joins is not None:
-        return weights.load(recipe.name, runs=run.parent)
-    path = run / "weights.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"evaluate: {run} holds no finished training; finish it with: "
-            f"ramlib train {recipe.name} --resume"
-        )
-    model = recipe.build().eval()
-    weights.load_weights(model, path)
-    return model
-
-
-def count_subset(recipe: Recipe, model: Classifier, images: int = SUBSET) -> dict[str, int]:
-    """How many of the first test images are named wrongly: what a test counts again, anywhere.
-
-    House numbers that do not ship are not everywhere, so the sample stands in for them.
-    """
-    task = recipe.task
-    if isinstance(task, HouseNumbers):
-        task = replace(task, data="sample")
-    error = measure.measure(task, model, "test", images)["error"]
-    return {"n": error["n"], "wrong": round(error["value"] * error["n"] / 100)}
-
-
-def _finished(recipe: Recipe, run: Path) -> dict:
-    """The last checkpoint of a training, after checking that it is this recipe's, and its end."""
-    checkpoint = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
-    updates = checkpoint["global_step"]
-    if updates != recipe.updates:
-        raise ValueError(
-            f"ship: {run} stopped at update {updates} of {recipe.updates}; finish it first"
-        )
-    changed = differences(recipe, checkpoint.get("recipe", {}))
-    if changed:
-        raise ValueError(f"ship: {run} was made with {', '.join(changed)}")
-    return checkpoint
-
-
-def ship(recipe: Recipe, run: Path, images: int) -> None:
-    """Store the weights of `run` in half precision, measure what was stored, write the record."""
-    trained = _trained(recipe, run)
-    seconds = _finished(recipe, run)["callbacks"]["Throughput"]["seconds"]
-    frame = records.curve(run)
-    weights.save_weights(
-        trained,
-        weights.FOLDER / f"{recipe.name}.safetensors",
-        half=True,
-        notes={"recipe": recipe.name, "version": ramlib.__version__},
-    )
-    _record(recipe, images, round(seconds))
-    path = records.FOLDER / f"{recipe.name}-curve.csv"
-    write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
-    print(path)
-
-
-def ship_joined(recipe: Recipe, images: int) -> None:
-    """Measure two readers that ship, joined, and write the record; it has no weights of its own."""
-    _record(recipe, images, sum(records.read(part)["wall_s"] for part in recipe.joins))
-
-
-def _record(recipe: Recipe, images: int, seconds: int) -> None:
-    """Measure what ships, and write its record."""
-    model = weights.load(recipe.name)
-    metrics = measure.measure(recipe.task, model, "test", images)
-    metrics["validation_error"] = measure.measure(recipe.task, model, "validation", images)["error"]
-    if isinstance(recipe.task, HouseNumbers) and model.policy_parameters():
-        torch.manual_seed(measure.TEST_SEED)
-        averages = measure.measure(recipe.task, model, "test", images, runs=measure.PASSES)
-        metrics |= {f"average_{name}": metric for name, metric in averages.items()}
-    metrics["subset"] = count_subset(recipe, model)
-    record = {
-        "recipe": recipe.name,
-        "row": recipe.row,
-        "task": asdict(recipe.task),
-        "model": asdict(recipe.model),
-        "data": measure.describe(recipe.task, images),
-        "seed": recipe.seed,
-        "updates": recipe.updates,
-        "batch": recipe.batch,
-        "images_seen": recipe.updates * recipe.batch,
-        "wall_s": seconds,
-        "precision": recipe.precision,
-        "machine": records.machine(),
-        "version": ramlib.__version__,
-        "torch": torch.__version__,
-        "date": records.today(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "multiply_adds": measure.multiply_adds(model, measure.examples(recipe.task)),
-        "metrics": metrics,
-    }
-    print(records.write(record))
+    model = weights.load(args.recipe) if args.run is None else shipping.trained(recipe, args.run)
+    found = measure(recipe.task, model, args.split, args.images, passes=args.passes)
+    for name, metric in found.items():
+        print(f"{name:<20} {metric.value:.2f} %  "
+              f"({metric.low:.2f} to {metric.high:.2f}, n = {metric.n})")  # fmt: skip
 
 
 def run_trials(args: argparse.Namespace) -> None:
@@ -277,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("recipe")
     sub.add_argument("--run", type=Path, help="folder of a training run; else what ships")
     sub.add_argument("--split", choices=("validation", "test"), default="validation")
-    sub.add_argument("--images", type=whole(1), default=measure.TEST_IMAGES)
+    sub.add_argument("--images", type=whole(1), help="at most so many; else all")
     sub.add_argument("--passes", type=whole(0), default=0, help="noisy passes to average")
     sub.add_argument("--ship", action="store_true", help="keep weights and record (needs --run)")
     sub.set_defaults(run_command=evaluate)

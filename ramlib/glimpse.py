@@ -81,6 +81,13 @@ class GlimpseGrid:
             *(torch.stack([getattr(g, f.name) for g in grids], dim) for f in fields(GlimpseGrid))
         )
 
+    @staticmethod
+    def cat(grids: list[GlimpseGrid], dim: int = 1) -> GlimpseGrid:
+        """Join rollouts of shape `(B, T)` along their looks."""
+        return GlimpseGrid(
+            *(torch.cat([getattr(g, f.name) for g in grids], dim) for f in fields(GlimpseGrid))
+        )
+
     def centres(self, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Centre in pixels, `(x, y)`, on an image of `image_size = (H, W)`.
 

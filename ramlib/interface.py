@@ -93,6 +93,11 @@ class Task(Protocol):
         """What the images are and how many, for a record."""
         ...
 
+    @property
+    def public(self) -> Task:
+        """The same task on images that everybody has, on which a record is checked again."""
+        return self
+
 
 def wrong(
     answers: Int64[Tensor, "B ..."], labels: Int64[Tensor, "B ..."]
@@ -160,14 +165,8 @@ class Classifier(nn.Module, ABC):
             passes: 0 for one pass without noise; otherwise the mean of so many noisy passes, of
                 which Section IV-B of Semeniuta & Barth (2016) takes 10.
         """
-        return self.averaged(passes, lambda noisy: self(images, noisy=noisy).logits[:, -1])
-
-    @staticmethod
-    def averaged(passes: int, scores) -> Float[Tensor, "B ... classes"]:
-        """Probabilities of `scores(noisy)`: of one pass without noise, or the mean of several."""
-        if passes == 0:
-            return scores(False).float().softmax(-1)
-        return torch.stack([scores(True).float().softmax(-1) for _ in range(passes)]).mean(0)
+        runs = (self(images, noisy=passes > 0).logits[:, -1] for _ in range(max(passes, 1)))
+        return torch.stack([logits.float().softmax(-1) for logits in runs]).mean(0)
 
     def decode(self, probabilities: Float[Tensor, "B ... classes"]) -> Int64[Tensor, "B ..."]:
         """The answer, from the probabilities: here, the likeliest class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -115,25 +116,44 @@ class RecurrentAttentionModel(Classifier):
         config: the architecture.
         image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
         classes: number of classes.
+        prepare: what is done to an image before anybody looks at it: centring, or the frozen
+            layers of another network, whose `(C, H, W)` it then names as `out_shape`. Nothing,
+            when left out.
+        f_glimpse: a glimpse network of one's own, from `(B, C, N, N)` to `(B, hidden)`, in place
+            of the one that `config` names.
+        read: a glimpse operator of one's own, with the arguments of `read_glimpse`.
 
     Raises:
         ValueError: if an image is smaller than a glimpse.
     """
 
-    def __init__(self, config: RAMConfig, image_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(
+        self,
+        config: RAMConfig,
+        image_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        prepare: nn.Module | None = None,
+        f_glimpse: nn.Module | None = None,
+        read: Callable[..., Tensor] = read_glimpse,
+    ) -> None:
         super().__init__(image_shape, classes)
-        channels, *image_size = image_shape
+        self.prepare = nn.Identity() if prepare is None else prepare
+        self.seen_shape = tuple(getattr(self.prepare, "out_shape", image_shape))
+        channels, *image_size = self.seen_shape
         require(
             min(image_size) >= config.size,
-            f"RecurrentAttentionModel: images of shape {tuple(image_shape)} are smaller than the "
+            f"RecurrentAttentionModel: images of shape {self.seen_shape} are smaller than the "
             f"glimpse, whose size is {config.size}",
         )
-        self.config = config
+        self.config, self.read = config, read
         width = config.hidden
         self.f_context = (
-            ContextNetwork(image_shape, width, shrink=config.shrink) if config.context else None
+            ContextNetwork(self.seen_shape, width, shrink=config.shrink) if config.context else None
         )
-        if config.eye == "dense":
+        if f_glimpse is not None:
+            self.f_glimpse = f_glimpse
+        elif config.eye == "dense":
             self.f_glimpse = DenseGlimpseNetwork(channels, config.size, width)
         else:
             widths = [config.eye_width * least for least in EYES[config.eye]]
@@ -179,6 +199,7 @@ class RecurrentAttentionModel(Classifier):
 
     def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """What the looks are taken from: in mixed precision, its type, once and for all looks."""
+        images = self.prepare(images)
         device = images.device.type
         if torch.is_autocast_enabled(device):
             return images.to(torch.get_autocast_dtype(device))
@@ -211,19 +232,34 @@ class RecurrentAttentionModel(Classifier):
         grid, shift = self.f_ext(state.h2, last, noisy=noisy)  # eq. 2: where
         # Another policy's windows may be larger than ours can be.
         seen, support = (grid, self.f_ext.support) if through is None else (through, None)
-        g = read_glimpse(images, seen, self.config.size, support=support)  # what
+        g = self.read(images, seen, self.config.size, support=support)  # what
         features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
         return Look(self.f_rec.see(state, features), grid, g, shift)  # eq. 3
 
     def rollout(self, looks: list[Look]) -> Rollout:
         """Join looks, and score the classes after each of them."""
         memories = torch.stack([look.state.h1 for look in looks], 1)
+        grids = GlimpseGrid.stack([look.grid for look in looks])
         return Rollout(
             self.f_class(memories),  # eq. 4
-            GlimpseGrid.stack([look.grid for look in looks]),
+            self.windows(grids),
+            grids,
             torch.stack([look.glimpse for look in looks], 1),
             torch.stack([look.shift for look in looks], 1),
         )
+
+    def windows(self, grids: GlimpseGrid) -> Float[Tensor, "B T 4"]:
+        """The boxes that the grids cover, in pixels of the image that was given."""
+        boxes = grids.boxes(self.config.size, self.seen_shape[1:])
+        if self.seen_shape[1:] == self.image_shape[1:]:
+            return boxes
+        (height, width), (rows, columns) = self.image_shape[1:], self.seen_shape[1:]
+        return boxes * boxes.new_tensor([width / columns, height / rows] * 2)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether there is noise on the grids."""
+        return self.config.alpha > 0
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
         """Cross-entropy of the supervised looks, plus the shift penalty where it is charged."""

@@ -12,21 +12,22 @@ from itertools import chain, pairwise
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require, require_batch
-from ramlib.data.house_numbers import LONGEST, STOP
-from ramlib.interface import Rollout
-from ramlib.models.reader import (
+from ramlib.interface import Classifier, Rollout
+from ramlib.labels import (
+    LONGEST,
     OBJECTS,
-    CentredReader,
+    STOP,
     count_digits,
-    decode,
+    decode_numbers,
     sequence_loss,
     until_the_end,
 )
+from ramlib.models.reader import CentredCrop, Reader
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class NumberCNNConfig:
         return ENDS[self.end](self, image_shape, classes)
 
 
-class NumberCNN(CentredReader):
+class NumberCNN(Reader, Classifier):
     """Convolutions, a dense layer, and six outputs of eleven scores.
 
     Args:
@@ -86,8 +87,10 @@ class NumberCNN(CentredReader):
     def __init__(
         self, config: NumberCNNConfig, image_shape: tuple[int, int, int], classes: int
     ) -> None:
+        self.require_classes(type(self).__name__, classes)
         super().__init__(image_shape, classes)
         self.config = config
+        self.prepare = CentredCrop(image_shape)
         channels, height, width = image_shape
         widths = iter(pairwise((channels, *chain.from_iterable(config.stages))))
         layers: list[nn.Module] = []
@@ -123,8 +126,9 @@ class NumberCNN(CentredReader):
             ValueError: if its shape is wrong or it is empty.
         """
         require_batch(type(self).__name__, images, self.image_shape)
-        scores = self.dense(self.convolutions(self.preprocess(images)))
-        return Rollout(scores.unflatten(1, (OBJECTS, self.classes)))
+        scores = self.dense(self.convolutions(self.prepare(images)))
+        scores = scores.unflatten(1, (OBJECTS, self.classes))
+        return Rollout(scores, said=decode_numbers(self.chances(scores.float())))
 
     def chances(
         self, scores: Float[Tensor, "B objects classes"]
@@ -136,14 +140,10 @@ class NumberCNN(CentredReader):
         """
         raise NotImplementedError
 
-    def wrong(self, rollout: Rollout, labels: Int64[Tensor, "B objects"]) -> Bool[Tensor, " B"]:
-        """Whether any digit, or the length, was read wrongly."""
-        return (decode(self.chances(rollout.logits.float())) != labels).any(1)
-
     def probabilities(
         self, images: Float[Tensor, "B C H W"], *, passes: int = 0
     ) -> Float[Tensor, "B objects classes"]:
-        """See `Reader`; all passes of a model without noise are the same."""
+        """As of any reader; all passes of a model without noise are the same."""
         return self.chances(self(images).logits.float())
 
 

@@ -8,20 +8,25 @@ image. The paper's three tasks are `digit`, `pair` (55 unordered pairs) and `sum
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ramlib._checks import require
 from ramlib.data import mnist
+from ramlib.interface import Judgement, Rollout, Task, wrong
+from ramlib.labels import pair_label
 
 DIGIT_SIDE = 28
 FRAGMENT_SIDE = 8
-# Two digits are a heap if they share so much of a box; see `boxes_overlap`.
-HEAP = 0.5
+# Two digits count as overlapping if they share so much of a box; see `boxes_overlap`.
+OVERLAPPING = 0.5
+# What is measured is made from this seed, which no training uses.
+TEST_SEED = 2016
 
 
 class CanvasBatch(NamedTuple):
@@ -36,12 +41,6 @@ class CanvasBatch(NamedTuple):
     corners: Int64[Tensor, "B D 2"]
 
 
-def pair_label(first: Int64[Tensor, " B"], second: Int64[Tensor, " B"]) -> Int64[Tensor, " B"]:
-    """Number the 55 unordered pairs of digits 0..54: (0,0), (0,1), (1,1), (0,2), ..., (9,9)."""
-    low, high = torch.minimum(first, second), torch.maximum(first, second)
-    return high * (high + 1) // 2 + low
-
-
 def _windows(
     corners: Int64[Tensor, "B P 2"], side: int, stride: int
 ) -> Int64[Tensor, "B P {side*side}"]:
@@ -52,16 +51,17 @@ def _windows(
 
 
 @dataclass(frozen=True)
-class ClutteredDigits:
+class ClutteredDigits(Task):
     """One of the paper's digit tasks.
 
     Args:
         target: what the label says: the `digit`, the unordered `pair`, or the `sum` of two.
         distractors: number of 8x8 pieces of other digits; 8 for the 100x100 canvas.
         size: side of the canvas in pixels, at least 28.
-        heaped: share of the *training* canvases on which the second digit is thrown onto the first,
-            at most half its side away along each axis. Heaps are rare and hard, so a training may
-            want more of them; validation and test canvases are as chance makes them.
+        overlapping: share of the *training* canvases on which the second digit is put onto the
+            first, at most half its side away along each axis. Overlapping digits are rare and
+            hard, so a training may want more of them; validation and test canvases are as chance
+            makes them.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -72,7 +72,7 @@ class ClutteredDigits:
     target: Literal["digit", "pair", "sum"] = "digit"
     distractors: int = 8
     size: int = 100
-    heaped: float = 0.0
+    overlapping: float = 0.0
 
     def __post_init__(self) -> None:
         targets = ("digit", "pair", "sum")
@@ -89,9 +89,9 @@ class ClutteredDigits:
             f"ClutteredDigits: size must be at least {DIGIT_SIDE}, got {self.size}",
         )
         require(
-            0 <= self.heaped <= 1 and (self.heaped == 0 or self.digits == 2),
-            f"ClutteredDigits: heaped must be in [0, 1], and 0 for a single digit, "
-            f"got {self.heaped} for target {self.target!r}",
+            0 <= self.overlapping <= 1 and (self.overlapping == 0 or self.digits == 2),
+            f"ClutteredDigits: overlapping must be in [0, 1], and 0 for a single digit, "
+            f"got {self.overlapping} for target {self.target!r}",
         )
 
     @property
@@ -110,9 +110,10 @@ class ClutteredDigits:
         return (1, self.size, self.size)
 
     def describe(self) -> str:
-        """What the images are, for a record."""
+        """What the images are, and what they are measured from, for a record."""
         counts = [f"{len(mnist.load(s).labels)} {s}" for s in ("train", "validation", "test")]
-        return f"cluttered canvases of real MNIST digits ({', '.join(counts)}), made fresh"
+        made = f"made fresh; measured on those of seed {TEST_SEED}"
+        return f"cluttered canvases of real MNIST digits ({', '.join(counts)}), {made}"
 
     def sample(
         self, count: int, *, split: mnist.Split = "train", generator: torch.Generator
@@ -151,10 +152,10 @@ class ClutteredDigits:
             stamp(which, placed, FRAGMENT_SIDE, _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE))
         which = draw(total, count, self.digits)
         corners = draw(self.size - DIGIT_SIDE + 1, count, self.digits, 2)
-        if self.heaped and split == "train":
+        if self.overlapping and split == "train":
             half, last = DIGIT_SIDE // 2, self.size - DIGIT_SIDE
             near = (corners[:, 0] + draw(2 * half + 1, count, 2) - half).clamp(0, last)
-            chosen = torch.rand(count, 1, generator=generator, device=device) < self.heaped
+            chosen = torch.rand(count, 1, generator=generator, device=device) < self.overlapping
             corners[:, 1] = torch.where(chosen, near, corners[:, 1])
         stamp(which, corners, DIGIT_SIDE, None)
 
@@ -166,6 +167,84 @@ class ClutteredDigits:
         else:
             labels = digits.sum(1)
         return CanvasBatch(canvas.view(count, 1, self.size, self.size), labels, digits, corners)
+
+    def batches(
+        self,
+        split: mnist.Split,
+        count: int | None = None,
+        *,
+        batch: int = 500,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[CanvasBatch]:
+        """`count` canvases (20,000 when left out), the same ones every time and on every device.
+
+        Raises:
+            ValueError: if `count` is below 1, or `split` is unknown.
+        """
+        count = 20_000 if count is None else count
+        require(count >= 1, f"ClutteredDigits.batches: count must be at least 1, got {count}")
+        # Made on the CPU, since another device's generator would make other canvases.
+        generator = torch.Generator().manual_seed(TEST_SEED)
+        for start in range(0, count, batch):
+            made = self.sample(min(batch, count - start), split=split, generator=generator)
+            yield CanvasBatch(*(part.to(device) for part in made))
+
+    def judge(self, rollout: Rollout, batch: CanvasBatch) -> Judgement:
+        """The error; where the digits are; and, of a model that looks, where the windows were.
+
+        Of one digit: `missed`, the canvases whose digit the last look was not on (see `hits`), and
+        `error_where_missed`, the share of the errors that were made on those: the errors due to
+        mislocalisation. Of two: `error_apart`, among canvases whose digits' boxes do not touch;
+        `error_overlapping`, among those where at least half of one box lies under the other;
+        `visited_both` and `spanned_both`, the share of the former on which the looks were on both
+        digits at one time or another, and at once (see `spans`).
+        """
+        is_wrong, every = wrong(rollout.labels, batch.labels)
+        found = {"error": (is_wrong, every)}
+        if self.digits == 1:
+            if rollout.windows is not None:
+                missed = ~hits(rollout.windows, batch.corners)[:, -1, 0]
+                found |= {"missed": (missed, every), "error_where_missed": (missed, is_wrong)}
+            return found
+        overlap = boxes_overlap(batch.corners)
+        apart = overlap == 0
+        found["error_apart"] = (is_wrong, apart)
+        found["error_overlapping"] = (is_wrong, overlap >= OVERLAPPING)
+        if rollout.windows is not None:
+            at = rollout.windows, batch.corners
+            found["visited_both"] = (hits(*at).any(1).all(-1), apart)
+            found["spanned_both"] = (spans(*at).any(1), apart)
+        return found
+
+
+def hits(windows: Float[Tensor, "B T 4"], corners: Int64[Tensor, "B D 2"]) -> Bool[Tensor, "B T D"]:
+    """Whether each look is on each digit.
+
+    It is if the window's centre lies within the digit's 28x28 box and neither of the window's
+    sides is over twice the box's. A window on the whole canvas is on nothing.
+
+    Args:
+        windows: xyxy in pixels.
+        corners: top-left pixels of the digits' boxes, x before y.
+    """
+    low, high = windows[..., :2], windows[..., 2:]
+    centre = ((low + high) / 2)[:, :, None]
+    first = corners[:, None].to(centre.dtype)
+    inside = ((centre >= first) & (centre <= first + DIGIT_SIDE)).all(-1)
+    small = (high - low).amax(-1) <= 2 * DIGIT_SIDE
+    return inside & small[..., None]
+
+
+def spans(windows: Float[Tensor, "B T 4"], corners: Int64[Tensor, "B D 2"]) -> Bool[Tensor, "B T"]:
+    """Whether each look's window holds the centres of all digits at once.
+
+    Args:
+        windows: xyxy in pixels.
+        corners: top-left pixels of the digits' boxes, x before y.
+    """
+    windows = windows[:, :, None]
+    middle = corners[:, None].to(windows.dtype) + DIGIT_SIDE / 2
+    return ((windows[..., :2] <= middle) & (middle <= windows[..., 2:])).flatten(2).all(-1)
 
 
 def boxes_overlap(corners: Int64[Tensor, "B 2 2"]) -> Float[Tensor, " B"]:

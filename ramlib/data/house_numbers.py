@@ -16,7 +16,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -36,9 +36,9 @@ from ramlib._files import write_atomically
 from ramlib.data import digit_struct
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.mnist import Split
+from ramlib.interface import Judgement, Rollout, Task, wrong
+from ramlib.labels import LONGEST, STOP, count_digits
 
-LONGEST = 5  # digits in a number
-STOP = 10  # the class after the last digit
 SPLIT_SEED = 0
 VALIDATION = 5_000  # images, or a tenth of them where there are fewer than 50,000
 OFFICIAL = {"train": 33_402, "test": 13_068, "extra": 202_353}
@@ -344,7 +344,7 @@ def is_twin(root: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class HouseNumbers:
+class HouseNumbers(Task):
     """Reading a house number, digit by digit.
 
     Args:
@@ -459,15 +459,38 @@ class HouseNumbers:
     def batches(
         self,
         split: Split,
-        images: int | None = None,
+        count: int | None = None,
         *,
         batch: int = 500,
         device: torch.device | str = "cpu",
     ) -> Iterator[NumberBatch]:
-        """The first `images` crops of `split`, or all, each once and in order."""
+        """The first `count` crops of `split`, or all, each once and in order."""
         numbers, rows = self.numbers(split, device)
-        for some in rows[:images].split(batch):
+        for some in rows[:count].split(batch):
             yield _batch(numbers, some)
+
+    def judge(self, rollout: Rollout, batch: NumberBatch) -> Judgement:
+        """The error on whole numbers, on single digits, and on lengths.
+
+        `error`: any digit, or the length, was read wrongly. `digit_error`: of all digits, those
+        read wrongly, or not at all, at their places from the left. `too_long` and `too_short`:
+        more digits were read than there are, or fewer.
+        """
+        read = rollout.labels
+        is_digit = batch.labels != STOP
+        is_wrong, every = wrong(read, batch.labels)
+        longer = count_digits(read) - count_digits(batch.labels)
+        return {
+            "error": (is_wrong, every),
+            "digit_error": (read != batch.labels, is_digit),
+            "too_long": (longer > 0, every),
+            "too_short": (longer < 0, every),
+        }
+
+    @property
+    def public(self) -> HouseNumbers:
+        """The same task on the sample, which ships."""
+        return replace(self, data="sample", only=None, folder=None)
 
     def mean_image(self) -> Float[Tensor, "1 S S"]:
         """Mean of the training crops, in grey levels."""

@@ -46,6 +46,7 @@ RECIPES = by_name(
         task=ClutteredDigits("pair"),
         model=GuidedConfig(**vars(TWO_DIGITS)),
         updates=8_000,
+        guide="digit-context",
         start="digit-context",
     ),
     Recipe(
@@ -128,11 +129,11 @@ RECIPES = by_name(
         start="pairs-ior-conv",
     ),
     # And with a closer look after each read, for digits that lie on each other. At first it
-    # learns alone, on many heaps: a reader that learnt with it would unlearn to read.
+    # learns alone, on many overlapping digits: a reader that learnt with it would unlearn to read.
     Recipe(
         name="pairs-ior-closer-alone",
         row="Ours, pairs by inhibition of return, while the closer looks learn alone",
-        task=ClutteredDigits("pair", heaped=0.75),
+        task=ClutteredDigits("pair", overlapping=0.75),
         model=replace(READ_TWICE_CLOSER, frozen=True),
         updates=12_000,
         start="pairs-ior-conv",
@@ -147,11 +148,11 @@ RECIPES = by_name(
         warmup=500,
         start="pairs-ior-closer-alone",
     ),
-    # Then for long, with more heaps than chance makes, now that there is a word for each.
+    # Then for long, with more overlapping digits than chance makes, now that each pair has a word.
     Recipe(
         name="pairs-ior-closer",
         row="Ours, pairs by inhibition of return, with closer looks",
-        task=ClutteredDigits("pair", heaped=0.2),
+        task=ClutteredDigits("pair", overlapping=0.2),
         model=READ_TWICE_CLOSER,
         updates=24_000,
         rate=5e-4,
@@ -161,7 +162,7 @@ RECIPES = by_name(
     Recipe(
         name="sum-ior-closer",
         row="Ours, sum by inhibition of return, with closer looks",
-        task=ClutteredDigits("sum", distractors=0, heaped=0.2),
+        task=ClutteredDigits("sum", distractors=0, overlapping=0.2),
         model=replace(READ_TWICE_CLOSER, target="sum"),
         updates=18_000,
         rate=5e-4,
@@ -224,12 +225,12 @@ TABLES = {
         ),
         columns={
             "apart, %": percent("error_apart"),
-            "heaped, %": percent("error_heaped"),
+            "overlapping, %": percent("error_overlapping"),
             "visited both, %": percent("visited_both"),
             **COSTS,
         },
         note="Apart: the error where the boxes of the two digits do not overlap. "
-        "Heaped: where at least half of one box lies under the other. "
+        "Overlapping: where at least half of one box lies under the other. "
         "Visited both: the share of canvases with digits apart on which the windows were on both. "
         "Glimpses: the `+ 1` is a closer look at the end of a read. Multiply-adds are those of one "
         "canvas.",
@@ -256,7 +257,7 @@ def _loudness(name: str, row: str, gradient_limit: float | None) -> Recipe:
 
 
 def _closer(name: str, row: str, **changes: Any) -> Recipe:
-    """Many heaps, from a model that reads twice."""
+    """Many overlapping digits, from a model that reads twice."""
     base = "pairs-ior-closer-alone"
     return trial(
         RECIPES[base], f"closer-{name}", row, start=RECIPES[base].start, updates=1_500, **changes

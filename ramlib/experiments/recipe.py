@@ -5,16 +5,15 @@ One recipe is one row of a table: task, model, budget, and what to expect of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from ramlib._checks import require
-from ramlib.data.cluttered import ClutteredDigits
-from ramlib.data.house_numbers import HouseNumbers
-from ramlib.interface import Classifier
+from ramlib.interface import Classifier, Task
 
 PAPER = "semeniuta2016image"  # its key in the bibliography
 Record = dict[str, Any]
@@ -46,6 +45,8 @@ class Recipe:
         clip: largest norm of the gradient.
         seed: of the initial weights, the images and all noise.
         precision: of the training step, in Lightning's words.
+        guide: recipe of the one-digit reader that a guided model follows; see
+            `ramlib.models.imitation`.
         start: recipe whose weights the model starts from, but for what does not fit. They lie
             beside this training in the folder of runs, or ship.
         joins: two recipes whose readers this one joins. Nothing is left to train: `updates` is 0.
@@ -54,7 +55,7 @@ class Recipe:
 
     name: str
     row: str
-    task: ClutteredDigits | HouseNumbers
+    task: Task
     model: ModelConfig
     updates: int
     batch: int = 128
@@ -64,11 +65,16 @@ class Recipe:
     clip: float = 0.5
     seed: int = 0
     precision: str = "bf16-mixed"
+    guide: str | None = None
     start: str | None = None
     joins: tuple[str, str] | None = None
     expects: str = ""
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if hasattr(value, "item"):  # a number of numpy's or torch's
+                object.__setattr__(self, name, value.item())
+        self.settings()  # refuses what a checkpoint could not hold
         if self.joins is not None:
             require(
                 self.updates == 0 and self.start is None,
@@ -89,35 +95,63 @@ class Recipe:
             torch.manual_seed(self.seed)
             return self.model.build(self.task.image_shape, self.task.classes)
 
+    def settings(self) -> dict[str, Any]:
+        """All that decides the training, as plain values: what a checkpoint and a record keep.
+
+        Raises:
+            TypeError: if the task or the model holds what is not plain.
+        """
+        named = {key: value for key, value in vars(self).items() if key not in _WORDS}
+        return {key: _plain(f"Recipe: {key}", value) for key, value in named.items()}
+
 
 # What a recipe is called changes nothing in what it trains.
-_NAMES = ("name", "row", "expects")
+_WORDS = ("name", "row", "expects")
+
+
+def _plain(where: str, value: Any) -> Any:
+    """Strings, numbers, None, and lists and dicts of those: what any file can hold."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(f"{where}[{i}]", one) for i, one in enumerate(value)]
+    if isinstance(value, dict):
+        return {str(key): _plain(f"{where}.{key}", one) for key, one in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "settings"):
+        return _plain(where, value.settings())
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    if hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+        return _plain(where, vars(value))
+    raise TypeError(
+        f"{where} must hold plain values, so that a checkpoint can tell which training made it; "
+        f"got {type(value).__name__}. Wrap tensors in ramlib.data.tensors.TensorTask, or give the "
+        "task a method settings() that returns plain values"
+    )
 
 
 def differences(recipe: Recipe, saved: dict[str, Any]) -> list[str]:
-    """In what a recipe that was saved as a dict differs, as in `seed=1 (now 0)`.
+    """In what a recipe that was saved as `settings` differs, as in `seed=1 (now 0)`.
 
     Args:
         recipe: the recipe as it is now.
-        saved: `dataclasses.asdict` of a recipe; fields that it lacks are not compared.
+        saved: `Recipe.settings` of a recipe; fields that it lacks are not compared.
     """
-
-    def plain(value: Any) -> Any:
-        """A file knows no tuples."""
-        return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
     def flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in values.items():
             if isinstance(value, dict):
                 yield from flat(value, f"{prefix}{key}.")
             else:
-                yield prefix + key, plain(value)
+                yield prefix + key, value
 
-    now = dict(flat(asdict(recipe)))
+    now = dict(flat(recipe.settings()))
     return [
         f"{key}={value} (now {now.get(key)})"
         for key, value in flat(saved)
-        if key not in _NAMES and value != now.get(key)
+        if key not in _WORDS and value != now.get(key)
     ]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from ramlib import experiments
-from ramlib.experiments import measure, records
+from ramlib.experiments import records
+from ramlib.experiments.measure import PASSES
 from ramlib.experiments.recipe import Record, Table
 
 
@@ -61,7 +62,7 @@ def averaged(record: Record) -> Record:
     return {
         **record,
         "row": f"{record['row']}, average",
-        "multiply_adds": measure.PASSES * record["multiply_adds"],
+        "multiply_adds": PASSES * record["multiply_adds"],
         "metrics": metrics,
     }
 

@@ -15,7 +15,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
@@ -69,13 +68,14 @@ class Training(pl.LightningModule):
         if recipe.start is not None:
             start = weights.load(recipe.start, runs=runs)
             weights.start_from(self.model, start.state_dict())
+        if recipe.guide is not None:
+            self.model.follow(weights.load(recipe.guide, runs=runs))
         self.model.adapt(recipe.task)
 
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        batch = self.recipe.task.sample(count, split=split, generator=generator)
-        return batch._replace(images=batch.images.to(self.dtype))
+        return self.recipe.task.sample(count, split=split, generator=generator)
 
     def training_step(self, _: int, __: int) -> Tensor:
         """Make a batch, look at it, and return the loss."""
@@ -83,17 +83,18 @@ class Training(pl.LightningModule):
         seed = (self.recipe.seed << 32) + step
         torch.manual_seed(seed)  # dropout and grid noise
         batch = self.sample(self.recipe.batch // self.trainer.world_size, "train", seed)
-        loss = self.model.objective(batch.images, batch.labels)
+        loss = self.model.objective(batch.images.to(self.dtype), batch.labels)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, _: int, index: int) -> None:
-        """Count errors on validation canvases, the same ones each time."""
+        """Judge the model on validation images, the same ones each time."""
         batch = self.sample(VALIDATION_BATCH, "validation", index)
-        wrong = self.model.wrong(self.model(batch.images), batch.labels)
+        rollout = self.model(batch.images.to(self.dtype))
+        wrong, among = self.recipe.task.judge(rollout, batch)["error"]
         self.log(
             "validation error, %",
-            100 * wrong.float().mean(),
+            100 * (wrong & among).sum() / among.sum(),
             prog_bar=True,
             batch_size=VALIDATION_BATCH,
             sync_dist=True,
@@ -126,7 +127,7 @@ class Training(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep the recipe beside the weights, so that no other one resumes them."""
-        checkpoint["recipe"] = asdict(self.recipe)
+        checkpoint["recipe"] = self.recipe.settings()
 
     def train_dataloader(self) -> DataLoader:
         """Ticks; see `training_step`."""

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ramlib._files import write_atomically
-from ramlib.data.cluttered import ClutteredDigits
-from ramlib.experiments import GROUPS, measure, records
+from ramlib.experiments import GROUPS, records
+from ramlib.experiments.measure import measure
 from ramlib.experiments.recipe import Group, Recipe
+from ramlib.interface import Classifier
 
 FOLDER = records.FOLDER / "trials"
 # Canvases on which a row keeps the windows of its model.
@@ -85,34 +86,29 @@ def _group(name: str) -> Group:
 
 
 @torch.inference_mode()
-def looks(recipe: Recipe, model: torch.nn.Module) -> dict[str, list] | None:
-    """Where a model looks on the first validation canvases, so that a figure can show it.
+def looks(recipe: Recipe, model: Classifier) -> list[list[list[float]]] | None:
+    """Where a model looks on the first validation images, so that a figure can show it.
 
     Returns:
-        The six parameters of the grid, each a list of looks for each of `SHOWN` canvases; None if
-        the model does not look, or at no canvas.
+        The windows, a list of looks for each of `SHOWN` images; None if the model does not look.
     """
-    if not isinstance(recipe.task, ClutteredDigits):
+    batch = next(recipe.task.batches("validation", SHOWN))
+    windows = model(batch.images, noisy=False).windows
+    if windows is None:
         return None
-    batch = next(measure.canvases(recipe.task, SHOWN, split="validation"))
-    grids = model(batch.images, noisy=False).grids
-    if grids is None:
-        return None
-    return {
-        name: [[round(value, 4) for value in row] for row in values.tolist()]
-        for name, values in vars(grids).items()
-    }
+    return [[[round(edge, 2) for edge in box] for box in looks] for looks in windows.tolist()]
 
 
-def _row(recipe: Recipe, model: torch.nn.Module, folder: Path, images: int) -> dict[str, Any]:
+def _row(recipe: Recipe, model: Classifier, folder: Path, images: int) -> dict[str, Any]:
     state = torch.load(folder / "last.ckpt", weights_only=True, map_location="cpu")
     curve = records.curve(folder)
+    found = measure(recipe.task, model, "validation", images)
     validation = curve.dropna(subset="validation error, %")
     return {
         "recipe": recipe.name,
         "row": recipe.row,
-        **measure.measure(recipe.task, model, "validation", images),
-        "looks": looks(recipe, model),
+        **{name: m.as_dict() for name, m in found.items()},
+        "windows": looks(recipe, model),
         "gradient_norm_median": round(float(curve["gradient norm"].median()), 2),
         "gradient_norm_max": round(float(curve["gradient norm"].max()), 2),
         "curve": [

@@ -75,6 +75,8 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
         notes.get("sha256", digest := _digest(state)) == digest,
         f"load_weights: {path} is damaged (its weights are not those that were written); {cure}",
     )
+    # A file from before the mean image moved.
+    state = {("prepare." * (name == "mean_image") + name): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

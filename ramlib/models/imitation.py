@@ -38,10 +38,9 @@ def window_distance(ours: GlimpseGrid, theirs: GlimpseGrid) -> Float[Tensor, "..
 
 @dataclass(frozen=True)
 class GuidedConfig(RAMConfig):
-    """A `RAMConfig` and whom to follow.
+    """A `RAMConfig`, and which looks of a guide to follow.
 
     Args:
-        guide: recipe of the one-digit reader that reads twice.
         target: `pair` or `sum`.
         follow: which of the guide's looks, counted from 0 through both of its reads, are followed;
             one for each of the model's own.
@@ -50,7 +49,6 @@ class GuidedConfig(RAMConfig):
         ValueError: if `follow` has another length than the model has looks.
     """
 
-    guide: str = "digit-context"
     target: Literal["pair", "sum"] = "pair"
     follow: tuple[int, ...] = (0, 3, 4, 7)
 
@@ -73,14 +71,11 @@ class GuidedModel(RecurrentAttentionModel):
     # Not a submodule: the guide is neither trained nor stored.
     _guide: tuple[ReadAgainModel, ...] = ()
 
-    def adapt(self, task) -> None:
-        """Fetch the guide."""
-        from ramlib import experiments  # they know of this module
-        from ramlib.experiments import weights
-
-        config = ReadAgainConfig(experiments.get(self.config.guide).model, self.config.target)
+    def follow(self, reader: RecurrentAttentionModel) -> None:
+        """Follow a one-digit reader, which reads twice by inhibition of return."""
+        config = ReadAgainConfig(reader.config, self.config.target)
         guide = config.build(self.image_shape, self.classes)
-        weights.start_from(guide, weights.load(self.config.guide).state_dict())
+        guide.reader.load_state_dict(reader.state_dict())
         self._guide = (guide.eval(),)
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ the label is for the label to say: their probabilities are added.
 A closer look comes after a read, once more at the same place, through more filters. Digits that lie
 on each other are one object: no hole that is cut into the canvas parts them. And two digits are too
 much for the grid of an ordinary look. The closer look's grid is wider and finer, and what it sees
-may be put in more words: the ten digits, and the 55 pairs that may make a heap.
+may be put in more words: the ten digits, and the 55 pairs that may overlap.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require
-from ramlib.data.cluttered import pair_label
 from ramlib.glimpse import GlimpseGrid, gaussian_filterbank, read_glimpse, support_of
 from ramlib.interface import Classifier, Rollout
+from ramlib.labels import DIGITS, PAIRS, pair_log_probabilities, sums_of_pairs
 from ramlib.model import EYES, Look, RAMConfig, RecurrentAttentionModel
 from ramlib.networks import ClassificationNetwork, ConvGlimpseNetwork
-
-DIGITS, PAIRS = 10, 55
 
 
 def footprint(
@@ -69,33 +67,6 @@ def footprint(
     return rows[:, :, None] * columns[:, None, :]
 
 
-def pair_log_probabilities(
-    first: Float[Tensor, "B T 10"], second: Float[Tensor, "B T 10"]
-) -> Float[Tensor, "B T 55"]:
-    """Log-probability of each unordered pair: `p1(i) p2(j) + p1(j) p2(i)`, or `p1(i) p2(i)`.
-
-    Args:
-        first: log-probabilities of the first read's digit.
-        second: of the second's.
-    """
-    i, j = torch.tril_indices(DIGITS, DIGITS, device=first.device)
-    straight, crossed = first[..., i] + second[..., j], first[..., j] + second[..., i]
-    joint = torch.where(i == j, straight, torch.logaddexp(straight, crossed))
-    return joint[..., pair_label(i, j).argsort()]
-
-
-def sums_of_pairs(pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... 19"]:
-    """Log-probability of each sum, from those of the unordered pairs that have it.
-
-    Of the pairs of two reads, this makes the convolution of the reads.
-    """
-    i, j = torch.tril_indices(DIGITS, DIGITS, device=pairs.device)
-    of_pair = torch.empty_like(i).scatter_(0, pair_label(i, j), i + j)
-    values = torch.arange(2 * DIGITS - 1, device=pairs.device)
-    apart = torch.where(of_pair == values[:, None], pairs[..., None, :], -torch.inf)
-    return torch.logsumexp(apart, -1)
-
-
 class CloserLook(nn.Module):
     """Looks once more where a read ended, and scores words by what it sees and what is remembered.
 
@@ -104,8 +75,8 @@ class CloserLook(nn.Module):
         size: N, side of the closer look; at least 2.
         hidden: size of the read's memory `h1`.
         words: how many there are to score.
-        side: of its window, as a fraction of the image's longer side. At 0.4 it holds a heap of two
-            digits of 28 pixels on a canvas of 100.
+        side: of its window, as a fraction of the image's longer side. At 0.4 it holds two
+            overlapping digits of 28 pixels on a canvas of 100.
 
     Raises:
         ValueError: if `size` is below 2 or `side` is not above 0.
@@ -233,7 +204,8 @@ class ReadAgainModel(Classifier):
         guess = pair_log_probabilities(one, unknown)
         rollout = Rollout(
             self.of_labels(torch.cat([guess, pairs], 1)),
-            GlimpseGrid.stack([first.grids, second.grids]).map(lambda p: p.flatten(1, 2)),
+            torch.cat([first.windows, second.windows], 1),
+            GlimpseGrid.cat([first.grids, second.grids]),
             torch.cat([first.glimpses, second.glimpses], 1),
             torch.cat([first.shifts, second.shifts], 1),
         )
@@ -277,6 +249,11 @@ class ReadAgainModel(Classifier):
         looks = second.shape[1]
         # The logits are log-probabilities, and the cross-entropy of those is their likelihood's.
         return F.cross_entropy(second.flatten(0, 1), labels.repeat_interleave(looks))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the reader's noisy passes differ."""
+        return self.reader.stochastic
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """The reader's."""

@@ -16,135 +16,74 @@ from itertools import chain
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramlib._checks import require, require_batch, require_images
-from ramlib.data.house_numbers import LONGEST, STOP, HouseNumbers
+from ramlib._checks import require, require_batch
 from ramlib.glimpse import GlimpseGrid
-from ramlib.interface import Classifier, Rollout
+from ramlib.interface import Classifier, Rollout, Task
+from ramlib.labels import (
+    OBJECTS,
+    STOP,
+    count_digits,
+    decode_numbers,
+    join,
+    mirror,
+    sequence_loss,
+    to_text,
+    until_the_end,
+)
 from ramlib.model import Look, RAMConfig, RecurrentAttentionModel
 
-OBJECTS = LONGEST + 1  # the digits of the longest number, and the end
-GREY_LEVELS = (0.0, 255.0)
 
-# ---- what is read: digits as classes, then the class of the end ----
-
-
-def count_digits(labels: Int64[Tensor, "B objects"]) -> Int64[Tensor, " B"]:
-    """Digits before the first end."""
-    return (labels != STOP).long().cumprod(1).sum(1)
-
-
-def mirror(rows: Tensor, counts: Int64[Tensor, " B"]) -> Tensor:
-    """Reverse the first `counts[b]` entries of each row; the others stay where they are."""
-    place = torch.arange(rows.shape[1], device=rows.device)
-    counts = counts[:, None]
-    source = torch.where(place < counts, counts - 1 - place, place)
-    return rows[torch.arange(len(rows), device=rows.device)[:, None], source]
-
-
-def to_text(labels: Int64[Tensor, "B objects"]) -> list[str]:
-    """The numbers as strings."""
-    rows = zip(labels.tolist(), count_digits(labels).tolist(), strict=True)
-    return ["".join(map(str, row[:count])) for row, count in rows]
-
-
-# ---- how sure: for each object, a distribution over the digits and the end ----
-
-
-def until_the_end(
-    chances: Float[Tensor, "B objects classes"],
-) -> Float[Tensor, "B all_objects classes"]:
-    """Make a reading of six objects out of what one pass said.
-
-    A pass is not taught what to say after the end, and need not go on. There, the end is certain.
-    """
-    objects, classes = chances.shape[1:]
-    counts = count_digits(chances.argmax(-1))
-    place = torch.arange(OBJECTS, device=chances.device)
-    beyond = (place > counts[:, None]) | (place >= objects)
-    padded = F.pad(chances, (0, 0, 0, OBJECTS - objects))
-    end = F.one_hot(torch.tensor(STOP), classes).to(chances)
-    return torch.where(beyond[..., None], end, padded)
-
-
-def decode(chances: Float[Tensor, "B objects classes"]) -> Int64[Tensor, "B objects"]:
-    """The likeliest digits before the first end. A number has one digit at least, and at most five.
+class CentredCrop(nn.Module):
+    """Prepares crops as the paper does: less the mean image, divided by 128.
 
     Args:
-        chances: of six objects.
-    """
-    chances = chances.clone()
-    chances[:, 0, STOP] = -torch.inf
-    chances[:, LONGEST, :STOP] = -torch.inf
-    labels = chances.argmax(-1)
-    place = torch.arange(labels.shape[1], device=labels.device)
-    return labels.masked_fill(place > count_digits(labels)[:, None], STOP)
-
-
-def join(
-    rightwards: Float[Tensor, "B objects classes"], leftwards: Float[Tensor, "B objects classes"]
-) -> Float[Tensor, "B objects classes"]:
-    """Join two readings of the same numbers: the shorter length wins, the chances are averaged.
-
-    In a number of n digits, place i from the left is place n - 1 - i from the right. If a reader
-    saw a digit too many, it saw it last, and that one falls away.
-
-    Args:
-        rightwards: read from left to right.
-        leftwards: read from right to left, in that order.
-
-    Returns:
-        From left to right.
+        image_shape: `(1, H, W)` of a crop, with grey levels in [0, 255].
+        mirrored: flip crops from left to right as well.
 
     Section IV-B, Semeniuta & Barth (2016).
     """
-    counts = torch.minimum(count_digits(decode(rightwards)), count_digits(decode(leftwards)))
-    both = (rightwards + mirror(leftwards, counts)) / 2
-    # The length is settled: before it are digits, after it is nothing.
-    both[..., STOP] = 0
-    both = both / both.sum(-1, keepdim=True).clamp(min=torch.finfo(both.dtype).tiny)
-    beyond = torch.arange(OBJECTS, device=both.device) >= counts[:, None]
-    end = F.one_hot(torch.tensor(STOP), both.shape[-1]).to(both)
-    return torch.where(beyond[..., None], end, both)
+
+    def __init__(self, image_shape: tuple[int, int, int], *, mirrored: bool = False) -> None:
+        super().__init__()
+        self.mirrored = mirrored
+        self.register_buffer("mean_image", torch.full(tuple(image_shape), 128.0))
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Centred grey levels, about in [-1, 1]."""
+        centred = (images - self.mean_image) / 128
+        return centred.flip(-1) if self.mirrored else centred
 
 
-def sequence_loss(
-    scores: Float[Tensor, "B objects classes"], targets: Int64[Tensor, "B objects"]
-) -> Float[Tensor, ""]:
-    """Negative log-likelihood of a number, its end included: the mean over the batch.
+class Reader:
+    """What a `Classifier` of house numbers has besides: grey levels in bytes, and strings.
 
-    Args:
-        scores: of six objects.
-        targets: digits in the order of reading, then 10s, of which the first is asked for.
+    Its classes are the ten digits and the end, and its answer is a row of six of them.
     """
-    place = torch.arange(OBJECTS, device=targets.device)
-    targets = targets.masked_fill(place > count_digits(targets)[:, None], -100)
-    summed = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), reduction="sum")
-    return summed / len(targets)
 
+    value_range = (0.0, 255.0)
 
-# ---- models ----
+    @staticmethod
+    def require_classes(where: str, classes: int) -> None:
+        """Refuse anything but the digits and the end."""
+        require(
+            classes == STOP + 1,
+            f"{where}: classes must be {STOP + 1}, the digits and the end, got {classes}",
+        )
 
+    def adapt(self, task: Task) -> None:
+        """Take over the mean image of the training crops."""
+        self.prepare.mean_image.copy_(task.mean_image())
 
-class Reader(Classifier):
-    """What reads numbers from crops with grey levels in [0, 255]."""
+    def decode(
+        self, probabilities: Float[Tensor, "B objects classes"]
+    ) -> Int64[Tensor, "B objects"]:
+        """The likeliest digits before the first end."""
+        return decode_numbers(probabilities)
 
-    def probabilities(
-        self, images: Float[Tensor, "B C H W"], *, passes: int = 0
-    ) -> Float[Tensor, "B objects classes"]:
-        """How likely each digit and the end are, for each of six objects from the left.
-
-        Args:
-            images: grey levels in [0, 255].
-            passes: 0 for a single pass without noise; otherwise the mean of so many passes with
-                noise on the grids, of which the paper takes 10.
-        """
-        raise NotImplementedError
-
-    @torch.inference_mode()
     def predict(
         self, images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"], *, passes: int = 0
     ) -> Int64[Tensor, "B objects"]:
@@ -161,53 +100,20 @@ class Reader(Classifier):
         """
         if isinstance(images, Tensor) and images.dtype == torch.uint8:
             images = images.float()
-        require_images("predict", images, self.image_shape, GREY_LEVELS)
-        # No photograph is so dark: somebody has divided by 255.
-        require(
-            not 0 < (brightest := images.max().item()) <= 1,
-            f"predict: images must have grey levels in [0, 255], got none above {brightest:g}; "
-            "multiply pixels in [0, 1] by 255",
-        )
-        require(passes >= 0, f"predict: passes must be at least 0, got {passes}")
-        images = images.to(next(self.parameters()).dtype)
-        return decode(self.probabilities(images, passes=passes))
+        elif isinstance(images, Tensor) and images.is_floating_point() and images.numel() > 0:
+            # No photograph is so dark: somebody has divided by 255.
+            require(
+                not 0 < (brightest := images.max().item()) <= 1,
+                "predict: images must have grey levels in [0, 255], got none above "
+                f"{brightest:g}; multiply pixels in [0, 1] by 255",
+            )
+        return super().predict(images, passes=passes)
 
     def read(
         self, images: Float[Tensor, "B C H W"] | UInt8[Tensor, "B C H W"], *, passes: int = 0
     ) -> list[str]:
         """The number in each image; arguments and errors are those of `predict`."""
         return to_text(self.predict(images, passes=passes))
-
-
-class CentredReader(Reader):
-    """A reader that is one network, and sees crops as the paper prepares them.
-
-    Args:
-        image_shape: `(1, H, W)` of a crop, with grey levels in [0, 255].
-        classes: 11, the digits and the end.
-
-    Raises:
-        ValueError: if `classes` is not 11.
-
-    Section IV-B, Semeniuta & Barth (2016).
-    """
-
-    def __init__(self, image_shape: tuple[int, int, int], classes: int) -> None:
-        require(
-            classes == STOP + 1,
-            f"{type(self).__name__}: classes must be {STOP + 1}, the digits and the end, "
-            f"got {classes}",
-        )
-        super().__init__(image_shape, classes)
-        self.register_buffer("mean_image", torch.full(tuple(image_shape), 128.0))
-
-    def adapt(self, task: HouseNumbers) -> None:
-        """Take over the mean image of the training crops."""
-        self.mean_image.copy_(task.mean_image())
-
-    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Subtract the mean image, and divide by 128."""
-        return (images - self.mean_image) / 128
 
 
 @dataclass(frozen=True)
@@ -256,7 +162,7 @@ class ReaderConfig(RAMConfig):
         return HouseNumberReader(self, image_shape, classes)
 
 
-class HouseNumberReader(RecurrentAttentionModel, CentredReader):
+class HouseNumberReader(Reader, RecurrentAttentionModel):
     """Reads a number in one direction.
 
     Args:
@@ -272,30 +178,33 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
 
     config: ReaderConfig
 
+    def __init__(
+        self, config: ReaderConfig, image_shape: tuple[int, int, int], classes: int
+    ) -> None:
+        self.require_classes("HouseNumberReader", classes)
+        prepare = CentredCrop(image_shape, mirrored=config.direction == "right-to-left")
+        super().__init__(config, image_shape, classes, prepare=prepare)
+
     @property
     def mirrored(self) -> bool:
         """Whether it reads crops in a mirror."""
-        return self.config.direction == "right-to-left"
-
-    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Subtract the mean image, divide by 128, and mirror what is read from right to left.
-
-        Then as every model that looks.
-        """
-        images = CentredReader.preprocess(self, images)
-        return super().preprocess(images.flip(-1) if self.mirrored else images)
+        return self.prepare.mirrored
 
     def rollout(self, looks: list[Look]) -> Rollout:
         """Join looks. Where they were is told on the crop as it was given, not in the mirror."""
         seen = super().rollout(looks)
-        if not self.mirrored:
-            return seen
-        return replace(
-            seen,
-            grids=replace(seen.grids, c_x=-seen.grids.c_x),
-            glimpses=seen.glimpses.flip(-1),
-            shifts=seen.shifts * seen.shifts.new_tensor([-1, 1]),
-        )
+        if self.mirrored:
+            width = self.image_shape[-1]
+            left, top, right, bottom = seen.windows.unbind(-1)
+            seen = replace(
+                seen,
+                windows=torch.stack([width - right, top, width - left, bottom], -1),
+                grids=replace(seen.grids, c_x=-seen.grids.c_x),
+                glimpses=seen.glimpses.flip(-1),
+                shifts=seen.shifts * seen.shifts.new_tensor([-1, 1]),
+            )
+        own = until_the_end(self._scores(seen).float().softmax(-1))
+        return replace(seen, said=decode_numbers(self._from_left(own)))
 
     def _look_at_objects(
         self, images: Float[Tensor, "B C H W"], rows: Sequence[int], *, noisy: bool
@@ -342,9 +251,15 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
         """Scores of each object."""
         return rollout.logits[:, self.config.glimpses - 1 :: self.config.glimpses]
 
-    def _from_left(self, rows: Tensor, counts: Int64[Tensor, " B"]) -> Tensor:
-        """From the order of reading into the order of the image, or back."""
-        return mirror(rows, counts) if self.mirrored else rows
+    def _targets(self, labels: Int64[Tensor, "B objects"]) -> Int64[Tensor, "B objects"]:
+        """The labels in the order of reading."""
+        return mirror(labels, count_digits(labels)) if self.mirrored else labels
+
+    def _from_left(
+        self, own: Float[Tensor, "B objects classes"]
+    ) -> Float[Tensor, "B objects classes"]:
+        """Probabilities in the order of the image, from those in the order of reading."""
+        return mirror(own, count_digits(decode_numbers(own))) if self.mirrored else own
 
     def loss(self, rollout: Rollout, labels: Int64[Tensor, "B objects"]) -> Float[Tensor, ""]:
         """Negative log-likelihood of a number, its end included: the mean over the batch.
@@ -353,8 +268,7 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
             rollout: of six objects, as training mode gives it.
             labels: digits from left to right, then 10s.
         """
-        targets = self._from_left(labels, count_digits(labels))
-        return sequence_loss(self._scores(rollout), targets)
+        return sequence_loss(self._scores(rollout), self._targets(labels))
 
     def objective(
         self, images: Float[Tensor, "B C H W"], labels: Int64[Tensor, "B objects"]
@@ -373,7 +287,7 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
         counts = count_digits(labels)
         # Long numbers first, so that those which go on are always the first rows.
         order = counts.argsort(descending=True, stable=True)
-        images, targets = images[order], self._from_left(labels, counts)[order]
+        images, targets = images[order], self._targets(labels)[order]
         place = torch.arange(OBJECTS, device=labels.device)
         rows = (counts[:, None] >= place).sum(0).tolist()
         rows = [n for n in rows if n > 0]
@@ -383,30 +297,20 @@ class HouseNumberReader(RecurrentAttentionModel, CentredReader):
             total = total + F.cross_entropy(scores, targets[: rows[k], k], reduction="sum")
         return total / len(images)
 
-    def wrong(self, rollout: Rollout, labels: Int64[Tensor, "B objects"]) -> Bool[Tensor, " B"]:
-        """Whether any digit, or the length, was read wrongly."""
-        read = decode(until_the_end(self._scores(rollout).float().softmax(-1)))
-        return (self._from_left(read, count_digits(read)) != labels).any(1)
-
     def in_own_order(
         self, images: Float[Tensor, "B C H W"], *, passes: int = 0
     ) -> Float[Tensor, "B objects classes"]:
         """`probabilities`, in the order in which this reader reads."""
-
-        def once(noisy: bool) -> Tensor:
-            scores = self._scores(self(images, noisy=noisy))
-            return until_the_end(scores.float().softmax(-1))
-
-        if passes == 0:
-            return once(False)
-        return torch.stack([once(True) for _ in range(passes)]).mean(0)
+        # Passes may differ in length, so each is filled up to six objects before they are averaged.
+        runs = [self(images, noisy=passes > 0) for _ in range(max(passes, 1))]
+        chances = [until_the_end(self._scores(run).float().softmax(-1)) for run in runs]
+        return torch.stack(chances).mean(0)
 
     def probabilities(
         self, images: Float[Tensor, "B C H W"], *, passes: int = 0
     ) -> Float[Tensor, "B objects classes"]:
-        """See `Reader`."""
-        chances = self.in_own_order(images, passes=passes)
-        return self._from_left(chances, count_digits(decode(chances)))
+        """How likely each digit and the end are, for each of six objects from the left."""
+        return self._from_left(self.in_own_order(images, passes=passes))
 
 
 @dataclass(frozen=True)
@@ -424,7 +328,7 @@ class JoinedReaderConfig:
         return JoinedReader(self, image_shape, classes)
 
 
-class JoinedReader(Reader):
+class JoinedReader(Reader, Classifier):
     """Reads a number from both sides; see `join`.
 
     Args:
@@ -438,6 +342,7 @@ class JoinedReader(Reader):
     def __init__(
         self, config: JoinedReaderConfig, image_shape: tuple[int, int, int], classes: int
     ) -> None:
+        self.require_classes("JoinedReader", classes)
         super().__init__(image_shape, classes)
         self.config = config
         self.rightwards, self.leftwards = (
@@ -464,10 +369,17 @@ class JoinedReader(Reader):
             "JoinedReader.of: the readers differ in more than their direction",
         )
         config = JoinedReaderConfig(rightwards.config)
+        like = rightwards.prepare.mean_image
         joined = cls(config, rightwards.image_shape, rightwards.classes)
+        joined.to(like.device, like.dtype).train(rightwards.training)
         joined.rightwards.load_state_dict(rightwards.state_dict())
         joined.leftwards.load_state_dict(leftwards.state_dict())
-        return joined.train(rightwards.training)
+        return joined
+
+    def adapt(self, task: Task) -> None:
+        """Both readers take over the mean image."""
+        self.rightwards.adapt(task)
+        self.leftwards.adapt(task)
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
         """The looks of the left-to-right reader, then those of the other.
@@ -476,23 +388,34 @@ class JoinedReader(Reader):
             images: grey levels in [0, 255].
             noisy: corrupt the grids; by default only while training.
         """
-        reads = [reader(images, noisy=noisy) for reader in (self.rightwards, self.leftwards)]
-        grids = (vars(read.grids).values() for read in reads)
+        readers = (self.rightwards, self.leftwards)
+        reads = [reader(images, noisy=noisy) for reader in readers]
+        own = (
+            until_the_end(reader._scores(read).float().softmax(-1))
+            for reader, read in zip(readers, reads, strict=True)
+        )
         return Rollout(
             torch.cat([read.logits for read in reads], 1),
-            GlimpseGrid(*(torch.cat(both, 1) for both in zip(*grids, strict=True))),
+            torch.cat([read.windows for read in reads], 1),
+            GlimpseGrid.cat([read.grids for read in reads]),
             torch.cat([read.glimpses for read in reads], 1),
             torch.cat([read.shifts for read in reads], 1),
+            said=decode_numbers(join(*own)),
         )
 
     def probabilities(
         self, images: Float[Tensor, "B C H W"], *, passes: int = 0
     ) -> Float[Tensor, "B objects classes"]:
-        """See `Reader`."""
+        """How likely each digit and the end are, for each of six objects from the left."""
         return join(
             self.rightwards.in_own_order(images, passes=passes),
             self.leftwards.in_own_order(images, passes=passes),
         )
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether either reader's noisy passes differ."""
+        return self.rightwards.stochastic or self.leftwards.stochastic
 
     def policy_parameters(self) -> list[nn.Parameter]:
         """Both readers'."""

@@ -1,0 +1,130 @@
+"""From a finished training to what ships: its weights, its record, its curve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ramlib
+from ramlib._checks import require
+from ramlib._files import write_atomically
+from ramlib.experiments import records, weights
+from ramlib.experiments.measure import PASSES, Measure, measure, multiply_adds
+from ramlib.experiments.recipe import Recipe, differences
+from ramlib.interface import Classifier
+
+# Images on which a test measures shipped weights again, and on which an answer's cost is counted.
+SUBSET, COUNTED = 1_000, 80
+# Averages over noisy passes are drawn from this seed.
+NOISE_SEED = 2016
+
+
+def trained(recipe: Recipe, run: Path) -> Classifier:
+    """The model that a finished training left in `run`, or the two that it joins, beside `run`.
+
+    Raises:
+        FileNotFoundError: if the training is not finished.
+    """
+    if recipe.joins is not None:
+        return weights.load(recipe.name, runs=run.parent)
+    path = run / "weights.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"evaluate: {run} holds no finished training; finish it with: "
+            f"ramlib train {recipe.name} --runs {run.parent} --resume"
+        )
+    model = recipe.build().eval()
+    weights.load_weights(model, path)
+    return model
+
+
+def count_subset(recipe: Recipe, model: Classifier, count: int = SUBSET) -> dict[str, int]:
+    """How many of the first test images are named wrongly: what a test counts again, anywhere."""
+    error = measure(recipe.task.public, model, "test", count)["error"]
+    return {"n": error.n, "wrong": round(error.value * error.n / 100)}
+
+
+def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """The last checkpoint of a training, after checking that it is this recipe's, and its end."""
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True, map_location="cpu")
+    updates = checkpoint["global_step"]
+    require(
+        updates == recipe.updates,
+        f"ship: {run} stopped at update {updates} of {recipe.updates}; finish it first",
+    )
+    changed = differences(recipe, checkpoint.get("recipe", {}))
+    require(not changed, f"ship: {run} was made with {', '.join(changed)}")
+    return checkpoint
+
+
+def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Path]:
+    """Store the weights of `run`, measure what was stored on the test split, write the record.
+
+    Args:
+        recipe: what was trained; or what joins two that ship, which needs no `run`.
+        run: folder of the finished training.
+        count: test images, at most; the task's own number when left out.
+
+    Returns:
+        The files that were written beside the weights: the record and the curve.
+
+    Raises:
+        ValueError: if the training is not finished, or another recipe's.
+    """
+    if recipe.joins is not None:
+        seconds = sum(records.read(part)["wall_s"] for part in recipe.joins)
+        return [_record(recipe, count, seconds)]
+    require(run is not None, "ship: a recipe that is trained needs the folder of its run")
+    model, checkpoint, frame = trained(recipe, run), _finished(recipe, run), records.curve(run)
+    weights.save_weights(
+        model,
+        weights.FOLDER / f"{recipe.name}.safetensors",
+        half=True,
+        notes={"recipe": recipe.name, "version": ramlib.__version__},
+    )
+    record = _record(recipe, count, round(checkpoint["callbacks"]["Throughput"]["seconds"]))
+    path = records.FOLDER / f"{recipe.name}-curve.csv"
+    write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
+    return [record, path]
+
+
+def measure_all(recipe: Recipe, model: Classifier, count: int | None = None) -> dict[str, Any]:
+    """What a record says of a model: on the test split, on validation, and averaged over noise."""
+
+    def found(split: str, passes: int = 0) -> dict[str, Measure]:
+        return measure(recipe.task, model, split, count, passes=passes)
+
+    metrics = found("test")
+    metrics["validation_error"] = found("validation")["error"]
+    if model.stochastic:
+        torch.manual_seed(NOISE_SEED)
+        metrics |= {f"average_{name}": m for name, m in found("test", PASSES).items()}
+    counted = {name: m.as_dict() for name, m in metrics.items()}
+    return {**counted, "subset": count_subset(recipe, model)}
+
+
+def _record(recipe: Recipe, count: int | None, seconds: int) -> Path:
+    """Measure what ships, and write its record."""
+    model = weights.load(recipe.name)
+    settings = recipe.settings()
+    examples = next(recipe.task.public.batches("test", COUNTED)).images
+    return records.write(
+        {
+            "recipe": recipe.name,
+            "row": recipe.row,
+            "data": recipe.task.describe(),
+            **{key: settings[key] for key in ("task", "model", "seed", "updates", "batch")},
+            "images_seen": recipe.updates * recipe.batch,
+            "wall_s": seconds,
+            "precision": recipe.precision,
+            "machine": records.machine(),
+            "version": ramlib.__version__,
+            "torch": torch.__version__,
+            "date": records.today(),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "multiply_adds": multiply_adds(model, examples),
+            "metrics": measure_all(recipe, model, count),
+        }
+    )
