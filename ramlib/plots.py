@@ -29,7 +29,6 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ramlib._checks import require
-from ramlib.glimpse import GlimpseGrid
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -103,38 +102,31 @@ def show_image(ax: Axes, image: Float[Tensor, "H W"] | Float[Tensor, "C H W"]) -
 
 
 def draw_windows(
-    ax: Axes,
-    grids: GlimpseGrid,
-    size: int,
-    image_size: tuple[int, int],
-    labels: Sequence[str] | None = None,
+    ax: Axes, windows: Float[Tensor, "T 4"], labels: Sequence[str] | None = None
 ) -> Axes:
     """Outline the windows of successive looks, each with its number at a corner of its own.
 
     A window is cut at the image's border: outside it there is nothing to see.
 
     Args:
-        ax: an axes with an image.
-        grids: where each look was, of shape `(T,)`.
-        size: N, filters along an axis.
-        image_size: `(H, W)`.
+        ax: an axes with an image, drawn by `show_image`.
+        windows: where each look was, xyxy in pixels: `rollout.windows[i]` for image i of a batch.
         labels: one text per window; numbers from 1 when left out.
 
     Raises:
-        ValueError: if `grids` is not of shape `(T,)`, or `labels` has another length.
+        ValueError: if `windows` is not of shape `(T, 4)`, or `labels` has another length.
     """
     require(
-        len(grids.shape) == 1,
-        f"draw_windows: grids must have shape (T,), got {tuple(grids.shape)}",
+        windows.ndim == 2 and windows.shape[1] == 4,
+        f"draw_windows: windows must have shape (T, 4), got {tuple(windows.shape)}",
     )
-    labels = [str(t + 1) for t in range(grids.shape[0])] if labels is None else labels
+    labels = [str(t + 1) for t in range(len(windows))] if labels is None else labels
     require(
-        len(labels) == grids.shape[0],
-        f"draw_windows: labels must have length {grids.shape[0]}, got {len(labels)}",
+        len(labels) == len(windows),
+        f"draw_windows: labels must have length {len(windows)}, got {len(labels)}",
     )
-    height, width = image_size
-    boxes = grids.map(lambda value: value.detach().float().cpu()).boxes(size, image_size)
-    for t, (left, top, right, bottom) in enumerate(boxes.tolist()):
+    width, height = max(ax.get_xlim()), max(ax.get_ylim())
+    for t, (left, top, right, bottom) in enumerate(windows.tolist()):
         left, right = (min(max(edge, 0), width) for edge in (left, right))
         top, bottom = (min(max(edge, 0), height) for edge in (top, bottom))
         line = window_line(t)
@@ -187,7 +179,7 @@ def show_glimpse(ax: Axes, glimpse: Float[Tensor, "C N N"], t: int) -> Axes:
 def show_rollout(
     axes: Sequence[Axes] | np.ndarray,
     image: Float[Tensor, "C H W"],
-    grids: GlimpseGrid,
+    windows: Float[Tensor, "T 4"],
     glimpses: Float[Tensor, "T C N N"],
     title: str = "",
 ) -> None:
@@ -196,19 +188,19 @@ def show_rollout(
     Args:
         axes: T + 1 axes.
         image: what was looked at.
-        grids: where, of shape `(T,)`; `rollout.grids[i]` for image i of a batch.
+        windows: where; `rollout.windows[i]` for image i of a batch.
         glimpses: what was seen; `rollout.glimpses[i]`.
         title: a few words above the image.
 
     Raises:
         ValueError: if there are not T + 1 axes.
     """
-    looks, size = glimpses.shape[0], glimpses.shape[-1]
+    looks = len(glimpses)
     require(
         len(axes) == looks + 1,
         f"show_rollout: axes must have length {looks + 1} for {looks} glimpses, got {len(axes)}",
     )
-    draw_windows(show_image(axes[0], image), grids, size, tuple(image.shape[-2:]))
+    draw_windows(show_image(axes[0], image), windows)
     axes[0].set_title(title)
     for t in range(looks):
         show_glimpse(axes[t + 1], glimpses[t], t)
@@ -237,7 +229,7 @@ def show_rollouts(
     )
     for b in range(rows):
         title = titles[b] if titles is not None else ""
-        show_rollout(axes[b], images[b], rollout.grids[b], rollout.glimpses[b], title)
+        show_rollout(axes[b], images[b], rollout.windows[b], rollout.glimpses[b], title)
     return axes
 
 
@@ -307,7 +299,9 @@ def plot_measures(
 
 
 def animate_rollout(
-    image: Float[Tensor, "C H W"], grids: GlimpseGrid, glimpses: Float[Tensor, "T C N N"]
+    image: Float[Tensor, "C H W"],
+    windows: Float[Tensor, "T 4"],
+    glimpses: Float[Tensor, "T C N N"],
 ) -> FuncAnimation:
     """The model looking: frame 0 is the bare image, frame t adds look t and what it saw.
 
@@ -315,7 +309,7 @@ def animate_rollout(
 
     Args:
         image: what was looked at.
-        grids: where, of shape `(T,)`.
+        windows: where; `rollout.windows[i]` for image i of a batch.
         glimpses: what was seen.
     """
     looks, size = glimpses.shape[0], glimpses.shape[-1]
@@ -327,7 +321,7 @@ def animate_rollout(
         for t, ax in enumerate(axes):
             ax.clear()
             show_image(ax, image if t == 0 else image.new_ones(1, size, size))
-        draw_windows(axes[0], grids[:seen], size, tuple(image.shape[-2:]))
+        draw_windows(axes[0], windows[:seen])
         for t in range(seen):
             show_glimpse(axes[t + 1], glimpses[t], t)
         return []

@@ -24,7 +24,7 @@ def main() -> None:
     batch = ClutteredDigits("digit").sample(500, split="validation", generator=generator)
     with torch.inference_mode():
         rollout = model(batch.images[:1])
-    animation = animate_rollout(batch.images[0], rollout.grids[0], rollout.glimpses[0])
+    animation = animate_rollout(batch.images[0], rollout.windows[0], rollout.glimpses[0])
     save_animation(animation, FOLDER / "looking.gif")
     axes = show_rollouts(batch.images[:1], rollout)
     axes[0, 0].figure.savefig(FOLDER / "looking-still.png")
