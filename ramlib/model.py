@@ -121,7 +121,7 @@ class RecurrentAttentionModel(Classifier):
             when left out.
         f_glimpse: a glimpse network of one's own, from `(B, C, N, N)` to `(B, hidden)`, in place
             of the one that `config` names.
-        read: a glimpse operator of one's own, with the arguments of `read_glimpse`.
+        operator: a glimpse operator of one's own, with the arguments of `read_glimpse`.
 
     Raises:
         ValueError: if an image is smaller than a glimpse.
@@ -135,7 +135,7 @@ class RecurrentAttentionModel(Classifier):
         *,
         prepare: nn.Module | None = None,
         f_glimpse: nn.Module | None = None,
-        read: Callable[..., Tensor] = read_glimpse,
+        operator: Callable[..., Tensor] = read_glimpse,
     ) -> None:
         super().__init__(image_shape, classes)
         self.prepare = nn.Identity() if prepare is None else prepare
@@ -146,7 +146,7 @@ class RecurrentAttentionModel(Classifier):
             f"RecurrentAttentionModel: images of shape {self.seen_shape} are smaller than the "
             f"glimpse, whose size is {config.size}",
         )
-        self.config, self.read = config, read
+        self.config, self.operator = config, operator
         width = config.hidden
         self.f_context = (
             ContextNetwork(self.seen_shape, width, shrink=config.shrink) if config.context else None
@@ -232,7 +232,7 @@ class RecurrentAttentionModel(Classifier):
         grid, shift = self.f_ext(state.h2, last, noisy=noisy)  # eq. 2: where
         # Another policy's windows may be larger than ours can be.
         seen, support = (grid, self.f_ext.support) if through is None else (through, None)
-        g = self.read(images, seen, self.config.size, support=support)  # what
+        g = self.operator(images, seen, self.config.size, support=support)  # what
         features = F.dropout(self.f_glimpse(g), self.config.dropout, self.training)
         return Look(self.f_rec.see(state, features), grid, g, shift)  # eq. 3
 

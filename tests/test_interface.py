@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramlib.interface import Classifier, Rollout
+from ramlib.interface import Classifier, Rollout, wrong
 
 
 class Means(Classifier):
@@ -20,6 +20,29 @@ class Means(Classifier):
     def forward(self, images, *, noisy=None):
         scores = self.scale * images.mean((1, 3))
         return Rollout(torch.stack([-scores, scores], 1))
+
+
+class Drops(Means):
+    """Its first class wins, unless dropout takes it away."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.9)
+
+    def forward(self, images, *, noisy=None):
+        scores = self.drop(self.scale * torch.eye(4)[0].expand(len(images), -1))
+        return Rollout((scores - torch.tensor([0.0, 0.5, 0.6, 0.7]))[:, None])
+
+
+class Noisy(Means):
+    """Scores by a script wherever it is noisy."""
+
+    def __init__(self, script):
+        super().__init__()
+        self.script, self.left = script, iter(script)
+
+    def forward(self, images, *, noisy=None):
+        return Rollout(torch.tensor([[next(self.left)]])) if noisy else super().forward(images)
 
 
 def bright_rows(*rows):
@@ -39,9 +62,32 @@ class TestPredict:
     def test_takes_images_of_any_floating_type(self, dtype):
         assert Means().predict(bright_rows(1, 2).to(dtype)).tolist() == [1, 2]
 
-    def test_records_no_gradient(self):
-        images = bright_rows(1).requires_grad_()
-        assert Means().predict(images).is_inference()
+    def test_records_no_gradient_and_can_be_trained_against(self):
+        model, images = Means(), bright_rows(1, 2)
+        labels = model.predict(images.requires_grad_())
+        assert not labels.requires_grad
+        assert not labels.is_inference()
+        model.loss(model(images), labels).backward()
+        assert model.scale.grad is not None
+
+    def test_answers_in_training_mode_as_in_evaluation_mode_and_goes_back(self):
+        model = Drops().train()
+        answers = {tuple(model.predict(torch.ones(4, 1, 4, 3)).tolist()) for _ in range(20)}
+        assert answers == {(0, 0, 0, 0)}
+        assert model.training
+        assert model.drop.training
+
+    def test_averages_probabilities_of_noisy_passes_and_not_scores(self):
+        model = Noisy([[4.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
+        softmax = [np.exp(row) / np.exp(row).sum() for row in np.array(model.script)]
+        averaged = model.probabilities(bright_rows(0), passes=2)[0]
+        assert averaged.tolist() == pytest.approx((sum(softmax) / 2).tolist(), abs=1e-6)
+        # Without passes there is no noise.
+        assert Noisy([]).predict(bright_rows(3)).tolist() == [3]
+
+    def test_refuses_fewer_than_no_passes(self):
+        with pytest.raises(ValueError, match="predict: passes must be at least 0, got -1"):
+            Means().predict(bright_rows(1), passes=-1)
 
     @pytest.mark.parametrize(
         ("images", "error", "message"),
@@ -79,4 +125,35 @@ class TestDefaults:
 
     def test_a_rollout_without_looks_has_logits_alone(self):
         rollout = Rollout(torch.zeros(1, 1, 4))
-        assert (rollout.grids, rollout.glimpses, rollout.shifts) == (None, None, None)
+        rest = (rollout.windows, rollout.grids, rollout.glimpses, rollout.shifts, rollout.said)
+        assert rest == (None,) * 5
+
+    def test_a_model_without_a_forward_cannot_be_made(self):
+        class Unfinished(Classifier):
+            pass
+
+        with pytest.raises(TypeError, match="abstract"):
+            Unfinished((1, 4, 3), 4)
+
+
+class TestLabels:
+    def test_are_the_likeliest_classes_of_the_last_look(self):
+        logits = torch.tensor([[[9.0, 0, 0], [0, 1, 0]], [[0, 9, 0], [0, 0, 1]]])
+        assert Rollout(logits).labels.tolist() == [1, 2]
+
+    def test_are_what_the_model_said_where_it_said_something(self):
+        said = torch.tensor([[1, 10], [2, 3]])
+        assert torch.equal(Rollout(torch.zeros(2, 1, 11), said=said).labels, said)
+
+
+class TestWrong:
+    def test_of_single_labels(self):
+        differs, among = wrong(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 3]))
+        assert differs.tolist() == [False, True, False]
+        assert among.tolist() == [True] * 3
+
+    def test_of_rows_any_difference_counts_once(self):
+        answers = torch.tensor([[1, 2], [3, 4], [5, 6]])
+        differs, among = wrong(answers, torch.tensor([[1, 2], [0, 0], [5, 0]]))
+        assert differs.tolist() == [False, True, True]
+        assert among.tolist() == [True] * 3

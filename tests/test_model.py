@@ -224,7 +224,8 @@ class TestNoise:
 def rollout_of(logits, shifts):
     batch, looks = logits.shape[:2]
     zeros = torch.zeros(batch, looks, dtype=torch.float64)
-    return Rollout(logits, GlimpseGrid(*[zeros] * 6), zeros[..., None, None, None], shifts)
+    grids = GlimpseGrid(*[zeros] * 6)
+    return Rollout(logits, None, grids, zeros[..., None, None, None], shifts)
 
 
 class TestLoss:

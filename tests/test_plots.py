@@ -22,8 +22,9 @@ LOOKS, SIZE, SIDE = 3, 5, 20
 
 @pytest.fixture
 def ax():
+    """Axes with a black canvas."""
     figure, axes = plt.subplots()
-    yield axes
+    yield plots.show_image(axes, torch.zeros(SIDE, SIDE))
     plt.close(figure)
 
 
@@ -42,13 +43,18 @@ def grids(c_x, c_y, delta):
     )
 
 
+def windows(*where):
+    """Their windows."""
+    return grids(*where).boxes(SIZE, (SIDE, SIDE))
+
+
 @pytest.fixture(scope="module")
 def rollout():
     generator = torch.Generator().manual_seed(0)
     parameters = torch.rand(6, 2, LOOKS, generator=generator)
     return torch.rand(2, 1, SIDE, SIDE, generator=generator), Rollout(
         logits=torch.zeros(2, LOOKS, 10),
-        grids=GlimpseGrid(*parameters),
+        windows=GlimpseGrid(*parameters).boxes(SIZE, (SIDE, SIDE)),
         glimpses=torch.rand(2, LOOKS, 1, SIZE, SIZE, generator=generator),
         shifts=torch.zeros(2, LOOKS, 2),
     )
@@ -92,31 +98,32 @@ class TestShowImage:
 class TestDrawWindows:
     def test_outlines_the_boxes(self, ax):
         # A 5 x 5 grid of 2-pixel cells on 20 pixels, centred: from 5 to 15.
-        plots.draw_windows(ax, grids([0.0], [0.0], 2.0), SIZE, (SIDE, SIDE))
+        plots.draw_windows(ax, windows([0.0], [0.0], 2.0))
         (window,) = rectangles(ax)
         assert window.get_bbox().extents == pytest.approx([5, 5, 15, 15])
 
     def test_cuts_a_window_at_the_border(self, ax):
         # Centred on the first column and the last row: half of it is outside.
-        plots.draw_windows(ax, grids([-1.0], [1.0], 2.0), SIZE, (SIDE, SIDE))
+        plots.draw_windows(ax, windows([-1.0], [1.0], 2.0))
         (window,) = rectangles(ax)
         assert window.get_bbox().extents == pytest.approx([0, 14.5, 5.5, 20])
 
     def test_numbers_the_looks_from_one(self, ax):
-        plots.draw_windows(ax, grids([0.0, 0.5], [0.0, 0.5], 1.0), SIZE, (SIDE, SIDE))
+        plots.draw_windows(ax, windows([0.0, 0.5], [0.0, 0.5], 1.0))
         assert [text.get_text() for text in ax.texts] == ["1", "2"]
 
     def test_takes_labels(self, ax):
-        plots.draw_windows(ax, grids([0.0], [0.0], 1.0), SIZE, (SIDE, SIDE), ["here"])
+        plots.draw_windows(ax, windows([0.0], [0.0], 1.0), ["here"])
         assert [text.get_text() for text in ax.texts] == ["here"]
 
     def test_refuses_labels_of_another_length(self, ax):
         with pytest.raises(ValueError, match="draw_windows: labels must have length 1, got 2"):
-            plots.draw_windows(ax, grids([0.0], [0.0], 1.0), SIZE, (SIDE, SIDE), ["a", "b"])
+            plots.draw_windows(ax, windows([0.0], [0.0], 1.0), ["a", "b"])
 
+    @pytest.mark.usefixtures("as_installed")
     def test_refuses_a_batch_of_rollouts(self, ax, rollout):
-        with pytest.raises(ValueError, match=r"grids must have shape \(T,\), got \(2, 3\)"):
-            plots.draw_windows(ax, rollout[1].grids, SIZE, (SIDE, SIDE))
+        with pytest.raises(ValueError, match=r"windows must have shape \(T, 4\), got \(2, 3, 4\)"):
+            plots.draw_windows(ax, rollout[1].windows)
 
     def test_four_looks_differ_in_colour_and_in_style(self):
         lines = [plots.window_line(t) for t in range(4)]
@@ -150,7 +157,7 @@ class TestShowRollouts:
         images, result = rollout
         _, axes = plt.subplots(1, LOOKS)
         with pytest.raises(ValueError, match="axes must have length 4 for 3 glimpses, got 3"):
-            plots.show_rollout(axes, images[0], result.grids[0], result.glimpses[0])
+            plots.show_rollout(axes, images[0], result.windows[0], result.glimpses[0])
 
 
 def test_show_filterbank_has_a_row_per_filter(ax):
@@ -194,7 +201,7 @@ class TestPlotMeasures:
 @pytest.fixture(scope="module")
 def frames(rollout, tmp_path_factory):
     images, result = rollout
-    animation = plots.animate_rollout(images[0], result.grids[0], result.glimpses[0])
+    animation = plots.animate_rollout(images[0], result.windows[0], result.glimpses[0])
     path = plots.save_animation(animation, tmp_path_factory.mktemp("gif") / "look.gif", seconds=0.5)
     assert [entry.name for entry in path.parent.iterdir()] == ["look.gif"]
     with Image.open(path) as gif:
@@ -219,7 +226,7 @@ class TestAnimation:
 
     def test_leaves_nothing_behind_when_the_folder_is_missing(self, rollout, tmp_path):
         images, result = rollout
-        animation = plots.animate_rollout(images[0], result.grids[0], result.glimpses[0])
+        animation = plots.animate_rollout(images[0], result.windows[0], result.glimpses[0])
         with pytest.raises(OSError):
             plots.save_animation(animation, tmp_path / "missing" / "look.gif")
         assert list(tmp_path.iterdir()) == []

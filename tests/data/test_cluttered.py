@@ -1,7 +1,7 @@
 """Cluttered digits against the protocol of mnist-cluttered, replayed in numpy."""
 
 import re
-from itertools import combinations_with_replacement, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,7 +9,15 @@ import torch
 from torchvision.ops import box_iou
 
 from ramlib.data import cluttered, mnist
-from ramlib.data.cluttered import ClutteredDigits, boxes_overlap, pair_label
+from ramlib.data.cluttered import (
+    TEST_SEED,
+    CanvasBatch,
+    ClutteredDigits,
+    boxes_overlap,
+    hits,
+    spans,
+)
+from ramlib.interface import Rollout
 
 TARGETS = ("digit", "pair", "sum")
 
@@ -118,9 +126,9 @@ class TestCanvas:
         assert {batch.labels.dtype, batch.digits.dtype, batch.corners.dtype} == {torch.int64}
 
 
-class TestHeaps:
+class TestOverlappingDigits:
     def test_all_second_digits_are_thrown_onto_the_first(self):
-        corners = ClutteredDigits("pair", heaped=1.0).sample(400, generator=seeded()).corners
+        corners = ClutteredDigits("pair", overlapping=1.0).sample(400, generator=seeded()).corners
         away = (corners[:, 1] - corners[:, 0]).abs()
         assert away.max() == 14
         assert corners.min() >= 0
@@ -128,8 +136,10 @@ class TestHeaps:
         assert boxes_overlap(corners).min() >= 0.25
 
     def test_a_share_of_them(self):
-        """A canvas in six is a heap by chance: (14.5 / 73) ** 2 each way, less what juts out."""
-        corners = ClutteredDigits("sum", 0, heaped=0.25).sample(4000, generator=seeded()).corners
+        """A canvas in six overlaps so by chance: (14.5 / 73) ** 2 each way, less what juts out."""
+        corners = (
+            ClutteredDigits("sum", 0, overlapping=0.25).sample(4000, generator=seeded()).corners
+        )
         close = ((corners[:, 1] - corners[:, 0]).abs() <= 14).all(-1).double().mean()
         by_chance = ((73 * 29 - 14 * 15) / 73**2) ** 2
         # Four standard errors.
@@ -137,20 +147,22 @@ class TestHeaps:
 
     @pytest.mark.parametrize("split", ["validation", "test"])
     def test_what_is_measured_on_is_left_to_chance(self, split):
-        plain, heaped = ClutteredDigits("pair"), ClutteredDigits("pair", heaped=1.0)
-        ours, theirs = (t.sample(8, split=split, generator=seeded()) for t in (plain, heaped))
+        plain, overlapping = ClutteredDigits("pair"), ClutteredDigits("pair", overlapping=1.0)
+        ours, theirs = (t.sample(8, split=split, generator=seeded()) for t in (plain, overlapping))
         assert torch.equal(ours.images, theirs.images)
 
     def test_label_and_boxes_follow(self, one_of_each):
-        batch = ClutteredDigits("pair", 0, heaped=1.0).sample(8, generator=seeded())
+        batch = ClutteredDigits("pair", 0, overlapping=1.0).sample(8, generator=seeded())
         placed = np.concatenate([batch.digits[..., None], batch.corners], -1)
         for image, digits in zip(batch.images.numpy(), placed, strict=True):
             np.testing.assert_allclose(image[0], replay(one_of_each, 100, [], digits), atol=1e-6)
 
-    @pytest.mark.parametrize(("target", "heaped"), [("pair", -0.1), ("sum", 1.5), ("digit", 0.5)])
-    def test_refuses_shares_that_cannot_be(self, target, heaped, as_installed):
-        with pytest.raises(ValueError, match=f"heaped must be in .*got {heaped} for"):
-            ClutteredDigits(target, heaped=heaped)
+    @pytest.mark.parametrize(
+        ("target", "overlapping"), [("pair", -0.1), ("sum", 1.5), ("digit", 0.5)]
+    )
+    def test_refuses_shares_that_cannot_be(self, target, overlapping, as_installed):
+        with pytest.raises(ValueError, match=f"overlapping must be in .*got {overlapping} for"):
+            ClutteredDigits(target, overlapping=overlapping)
 
 
 class TestDraws:
@@ -248,18 +260,6 @@ class TestSplits:
 
 
 class TestLabels:
-    def test_pairs_number_the_55_unordered_pairs_one_to_one(self):
-        pairs = torch.tensor(list(combinations_with_replacement(range(10), 2)))
-        assert sorted(pair_label(*pairs.T).tolist()) == list(range(55))
-
-    def test_a_pair_has_one_label_in_either_order(self):
-        first, second = torch.tensor(list(product(range(10), repeat=2))).T
-        assert torch.equal(pair_label(first, second), pair_label(second, first))
-
-    def test_pairs_are_numbered_as_documented(self):
-        first, second = torch.tensor([[0, 0], [0, 1], [1, 1], [0, 2], [9, 9]]).T
-        assert pair_label(first, second).tolist() == [0, 1, 2, 3, 54]
-
     @pytest.mark.parametrize(
         ("target", "label"),
         [
@@ -339,3 +339,185 @@ class TestBadInput:
 def test_sides_are_those_of_the_protocol():
     assert (cluttered.DIGIT_SIDE, cluttered.FRAGMENT_SIDE) == (28, 8)
     assert ClutteredDigits() == ClutteredDigits("digit", distractors=8, size=100)
+
+
+def window_on(x, y, width, height=None):
+    """The window with its centre at `(x, y)` and these sides, all in pixels."""
+    x, y, width = (torch.as_tensor(v, dtype=torch.float64) for v in (x, y, width))
+    height = width if height is None else torch.full_like(width, height)
+    return torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], -1)
+
+
+class TestHits:
+    """One digit whose box is x in [10, 38], y in [60, 88]."""
+
+    CORNER = (10, 60)
+
+    @pytest.mark.parametrize(
+        ("x", "y", "width", "expected"),
+        [
+            (24, 74, 28, True),  # its own box
+            (24, 74, 1, True),  # a point in its middle
+            (74, 24, 28, False),  # x and y exchanged
+            (10.01, 60.01, 28, True),  # just within its corners
+            (37.99, 87.99, 28, True),
+            (9.99, 74, 28, False),  # just outside, on each side
+            (38.01, 74, 28, False),
+            (24, 59.99, 28, False),
+            (24, 88.01, 28, False),
+            (24, 74, 55.99, True),  # up to twice its size
+            (24, 74, 56.01, False),
+            (24, 74, 100, False),  # the whole canvas
+        ],
+    )
+    def test_by_hand(self, x, y, width, expected):
+        window = window_on([[x]], [[y]], [[width]])
+        assert hits(window, torch.tensor([[self.CORNER]])).tolist() == [[[expected]]]
+
+    def test_neither_side_may_be_too_long(self):
+        corners = torch.tensor([[self.CORNER]])
+        for width, height in ((28, 57), (57, 28)):
+            windows = window_on([[24]], [[74]], [[width]], height)
+            assert not hits(windows, corners).any()
+
+    def test_the_whole_canvas_is_on_nothing_even_with_the_digit_in_its_middle(self):
+        corners = torch.tensor([[[36, 36]]])
+        assert not hits(window_on([[50]], [[50]], [[100]]), corners).any()
+
+    def test_every_look_is_held_against_every_digit(self):
+        windows = window_on([[14, 84], [84, 50]], [[14, 14], [14, 50]], [[20, 20], [20, 20]])
+        corners = torch.tensor([[[0, 0], [70, 0]], [[0, 0], [70, 0]]])
+        expected = [[[True, False], [False, True]], [[False, True], [False, False]]]
+        assert hits(windows, corners).tolist() == expected
+
+
+class TestSpans:
+    """Two digits with their centres at (24, 74) and (64, 34): 40 apart along each axis."""
+
+    CORNERS = ((10, 60), (50, 20))
+
+    @pytest.mark.parametrize(
+        ("x", "y", "width", "height", "expected"),
+        [
+            (44, 54, 40.02, 40.02, True),  # between them, and just large enough
+            (44, 54, 39.98, 40.02, False),
+            (44, 54, 40.02, 39.98, False),
+            (50, 50, 100, 100, True),  # the whole canvas
+            (24, 74, 40, 40, False),  # one of them alone
+            (54, 44, 40.02, 40.02, False),  # x and y exchanged
+        ],
+    )
+    def test_by_hand(self, x, y, width, height, expected):
+        windows = window_on([[x]], [[y]], [[width]], height)
+        assert spans(windows, torch.tensor([self.CORNERS])).item() is expected
+
+    def test_every_look_is_judged_by_itself(self):
+        windows = window_on([[24, 50], [64, 24]], [[74, 50], [34, 74]], [[20, 90], [20, 20]])
+        corners = torch.tensor([self.CORNERS] * 2)
+        expected = [[False, True], [False, False]]
+        assert spans(windows, corners).tolist() == expected
+
+
+class TestBatches:
+    TASK = ClutteredDigits(distractors=1, size=30)
+
+    def test_the_same_ones_every_time_and_as_many_as_asked_for(self):
+        first, second = (list(self.TASK.batches("test", 7, batch=3)) for _ in range(2))
+        assert [len(batch.labels) for batch in first] == [3, 3, 1]
+        for one, other in zip(first, second, strict=True):
+            assert torch.equal(one.images, other.images)
+
+    def test_fewer_are_the_first_of_more(self):
+        few, many = (
+            torch.cat([batch.images for batch in self.TASK.batches("test", n, batch=3)])
+            for n in (6, 12)
+        )
+        assert torch.equal(few, many[:6])
+
+    def test_splits_do_not_share_canvases(self):
+        test, validation = (next(self.TASK.batches(s, 3)) for s in ("test", "validation"))
+        assert not torch.equal(test.images, validation.images)
+
+    def test_the_seed_and_the_number_are_fixed(self):
+        """Records hold counts over these very canvases."""
+        assert TEST_SEED == 2016
+        assert sum(len(batch.labels) for batch in self.TASK.batches("test")) == 20_000
+
+    def test_refuses_none(self):
+        with pytest.raises(ValueError, match="batches: count must be at least 1, got 0"):
+            next(self.TASK.batches("test", 0))
+
+
+def said(answers, windows=None):
+    """What a model said of canvases, and where it looked."""
+    return Rollout(torch.zeros(len(answers), 2, 10), windows, said=torch.tensor(answers))
+
+
+def canvases(labels, corners):
+    """What is known of canvases; nobody looks at their pixels."""
+    labels, corners = torch.tensor(labels), torch.tensor(corners)
+    digits = torch.zeros(corners.shape[:2], dtype=torch.int64)
+    return CanvasBatch(torch.zeros(len(labels), 1, 30, 30), labels, digits, corners)
+
+
+def shares(judgement):
+    """Hits and cases, as numbers."""
+    return {k: (int((hit & of).sum()), int(of.sum())) for k, (hit, of) in judgement.items()}
+
+
+class TestJudgeOneDigit:
+    # canvas: 0 right and found, 1 wrong and found, 2 right and missed, 3 wrong and missed, 4 as 3
+    TASK, LABELS, ANSWERS = ClutteredDigits("digit"), [1, 2, 3, 4, 5], [1, 0, 3, 0, 0]
+    CANVASES = canvases(LABELS, [[[0, 0]]] * 5)
+    # The first look is far away; the last one decides.
+    WINDOWS = window_on(
+        [[80, x] for x in (14, 14, 60, 60, 60)], [[80, 14]] * 5, [[20, 20]] * 5
+    ).float()
+
+    def test_by_hand(self):
+        found = shares(self.TASK.judge(said(self.ANSWERS, self.WINDOWS), self.CANVASES))
+        assert found == {"error": (3, 5), "missed": (3, 5), "error_where_missed": (2, 3)}
+
+    def test_without_errors_there_is_nothing_to_explain(self):
+        found = shares(self.TASK.judge(said(self.LABELS, self.WINDOWS), self.CANVASES))
+        assert found["error_where_missed"] == (0, 0)
+
+    def test_a_model_that_does_not_look_misses_nothing(self):
+        assert set(self.TASK.judge(said(self.ANSWERS), self.CANVASES)) == {"error"}
+
+
+class TestJudgeTwoDigits:
+    TASK, LABELS, ANSWERS = ClutteredDigits("pair"), [1, 2, 3, 4], [1, 0, 0, 4]
+    # Boxes that overlap on canvas 2 alone.
+    CORNERS = [[[0, 0], [70, 70]]] * 2 + [[[0, 0], [20, 20]], [[0, 0], [70, 70]]]
+    CENTRES = ((14, 84), (14, 14), (14, 34), (84, 14))  # along x and y alike
+    WINDOWS = window_on(CENTRES, CENTRES, [[20, 20]] * 4).float()
+
+    def test_by_hand(self):
+        batch = canvases(self.LABELS, self.CORNERS)
+        assert shares(self.TASK.judge(said(self.ANSWERS, self.WINDOWS), batch)) == {
+            "error": (2, 4),
+            "error_apart": (1, 3),
+            "error_overlapping": (0, 0),
+            "visited_both": (2, 3),
+            "spanned_both": (0, 3),
+        }
+
+    def test_overlapping_digits_share_half_a_box_or_more(self):
+        """14 by 28 shared pixels are half of 28 by 28; 13 by 28 are less; 20 by 20 are more."""
+        corners = [[[0, 0], [14, 0]], [[0, 0], [15, 0]], [[9, 9], [1, 1]], [[0, 0], [70, 70]]]
+        found = shares(self.TASK.judge(said(self.ANSWERS), canvases(self.LABELS, corners)))
+        assert found["error_overlapping"] == (1, 2)
+        assert found["error_apart"] == (0, 1)
+
+    def test_a_window_on_both_digits_spans_them_and_visits_neither(self):
+        centres = [[49, 14]] * 3 + [[84, 14]]
+        windows = window_on(centres, centres, [[90, 20]] * 3 + [[20, 20]]).float()
+        batch = canvases(self.LABELS, self.CORNERS)
+        found = shares(self.TASK.judge(said(self.ANSWERS, windows), batch))
+        assert found["spanned_both"] == (2, 3)
+        assert found["visited_both"] == (1, 3)
+
+    def test_a_model_that_does_not_look_visits_nothing(self):
+        found = self.TASK.judge(said(self.ANSWERS), canvases(self.LABELS, self.CORNERS))
+        assert not {"visited_both", "spanned_both"} & set(found)

@@ -1,84 +1,21 @@
-"""Errors, intervals, hits and averages, against counts and formulas worked out by hand."""
+"""Shares with intervals, one loop for every task and model, and the cost of an answer."""
 
 import re
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
-from tolerances import assert_near
+from tiny import TINY
 
 from ramlib.attention import Window
-from ramlib.data.cluttered import CanvasBatch, ClutteredDigits
-from ramlib.data.house_numbers import HouseNumbers, NumberBatch
-from ramlib.experiments import measure
-from ramlib.experiments.measure import (
-    canvases,
-    ensemble,
-    error_rate,
-    evaluate_digits,
-    evaluate_numbers,
-    evaluate_pairs,
-    hits,
-    multiply_adds,
-    probabilities,
-    share,
-    spans,
-)
-from ramlib.glimpse import GlimpseGrid
-from ramlib.interface import Classifier, Rollout
+from ramlib.baselines.cnn import CNNConfig
+from ramlib.data.cluttered import ClutteredDigits
+from ramlib.experiments.measure import Measure, measure, multiply_adds, share
+from ramlib.interface import Batch, Classifier, Rollout, Task
 from ramlib.model import RAMConfig, RecurrentAttentionModel
-from ramlib.models.reader import Reader, ReaderConfig
-
-SIDE, SIZE = 100, 12
-
-
-def grid_on(x, y, width, height=None):
-    """The grid whose window has its centre at `(x, y)` and these sides, all in pixels."""
-    x, y, width = (torch.as_tensor(v, dtype=torch.float64) for v in (x, y, width))
-    height = width if height is None else torch.full_like(width, height)
-    c_x, c_y = (2 * (place - 0.5) / (SIDE - 1) - 1 for place in (x, y))
-    ones = torch.ones_like(c_x)
-    delta_x, delta_y = (side.expand_as(c_x) / SIZE for side in (width, height))
-    return GlimpseGrid(c_x, c_y, delta_x, delta_y, ones, ones)
-
-
-class Scripted(Classifier):
-    """Answers and looks as it is told: `answers` (B,), `looks` [(x, y, width)] per image.
-
-    The looks are (B, T, 3). Each noisy pass gives the next of `noisy_logits`.
-    """
-
-    def __init__(self, answers, looks=None, noisy_logits=()):
-        super().__init__((1, SIDE, SIDE), 10)
-        self.answers, self.looks = torch.tensor(answers), looks
-        self.noisy_logits = list(noisy_logits)
-        self.eval()
-
-    def forward(self, images, *, noisy=None):
-        batch = len(images)
-        final = torch.nn.functional.one_hot(self.answers[:batch], 10).float()
-        if noisy:
-            final = self.noisy_logits.pop(0)
-        # The first look's scores are wrong everywhere, so whoever reads them is found out.
-        logits = torch.stack([-100 * final, final], 1)
-        self.answers = self.answers[batch:]
-        if self.looks is None:
-            return Rollout(logits)
-        looks, self.looks = self.looks[:batch], self.looks[batch:]
-        looks = torch.tensor(looks, dtype=torch.float64)
-        grids = grid_on(looks[..., 0], looks[..., 1], looks[..., 2])
-        return Rollout(logits, grids, torch.zeros(*grids.shape, 1, SIZE, SIZE))
-
-
-def batches(labels, corners):
-    """Black canvases, two at a time, with digits at `corners` (B, D, 2)."""
-    labels, corners = torch.tensor(labels), torch.tensor(corners)
-    for start in range(0, len(labels), 2):
-        part = slice(start, start + 2)
-        images = torch.zeros(len(labels[part]), 1, SIDE, SIDE)
-        digits = torch.zeros(corners[part].shape[:2], dtype=torch.int64)
-        yield CanvasBatch(images, labels[part], digits, corners[part])
+from ramlib.models.reader import ReaderConfig
 
 
 class TestShare:
@@ -123,269 +60,115 @@ class TestShare:
             share(count, n)
 
 
-class TestCanvases:
-    TASK = ClutteredDigits(distractors=1, size=30)
+class Scripted(Classifier):
+    """Says the number that stands in an image's pixel, and another one in noisy passes."""
 
-    def test_the_same_ones_every_time_and_as_many_as_asked_for(self):
-        first, second = (list(canvases(self.TASK, 7, batch=3)) for _ in range(2))
-        assert [len(batch.labels) for batch in first] == [3, 3, 1]
-        for one, other in zip(first, second, strict=True):
-            assert torch.equal(one.images, other.images)
-
-    def test_fewer_are_the_first_of_more(self):
-        few, many = (
-            torch.cat([batch.images for batch in canvases(self.TASK, n, batch=3)]) for n in (6, 12)
-        )
-        assert torch.equal(few, many[:6])
-
-    def test_splits_do_not_share_canvases(self):
-        test, validation = (next(canvases(self.TASK, 3, split=s)) for s in ("test", "validation"))
-        assert not torch.equal(test.images, validation.images)
-
-    def test_refuses_none(self):
-        with pytest.raises(ValueError, match="canvases: images must be at least 1, got 0"):
-            next(canvases(self.TASK, 0))
-
-
-class TestHits:
-    """One digit whose box is x in [10, 38], y in [60, 88]."""
-
-    CORNER = (10, 60)
-
-    @pytest.mark.parametrize(
-        ("x", "y", "width", "expected"),
-        [
-            (24, 74, 28, True),  # its own box
-            (24, 74, 1, True),  # a point in its middle
-            (74, 24, 28, False),  # x and y exchanged
-            (10.01, 60.01, 28, True),  # just within its corners
-            (37.99, 87.99, 28, True),
-            (9.99, 74, 28, False),  # just outside, on each side
-            (38.01, 74, 28, False),
-            (24, 59.99, 28, False),
-            (24, 88.01, 28, False),
-            (24, 74, 55.99, True),  # up to twice its size
-            (24, 74, 56.01, False),
-            (24, 74, 100, False),  # the whole canvas
-        ],
-    )
-    def test_by_hand(self, x, y, width, expected):
-        grid = grid_on([[x]], [[y]], [[width]])
-        corners = torch.tensor([[self.CORNER]])
-        assert hits(grid, corners, SIZE, (SIDE, SIDE)).tolist() == [[[expected]]]
-
-    def test_neither_side_may_be_too_long(self):
-        corners = torch.tensor([[self.CORNER]])
-        for width, height in ((28, 57), (57, 28)):
-            grid = grid_on([[24]], [[74]], [[width]], height)
-            assert not hits(grid, corners, SIZE, (SIDE, SIDE)).any()
-
-    def test_the_whole_canvas_is_on_nothing_even_with_the_digit_in_its_middle(self):
-        corners = torch.tensor([[[36, 36]]])
-        assert not hits(grid_on([[50]], [[50]], [[100]]), corners, SIZE, (SIDE, SIDE)).any()
-
-    def test_every_look_is_held_against_every_digit(self):
-        grid = grid_on([[14, 84], [84, 50]], [[14, 14], [14, 50]], [[20, 20], [20, 20]])
-        corners = torch.tensor([[[0, 0], [70, 0]], [[0, 0], [70, 0]]])
-        expected = [[[True, False], [False, True]], [[False, True], [False, False]]]
-        assert hits(grid, corners, SIZE, (SIDE, SIDE)).tolist() == expected
-
-
-class TestSpans:
-    """Two digits with their centres at (24, 74) and (64, 34): 40 apart along each axis."""
-
-    CORNERS = ((10, 60), (50, 20))
-
-    @pytest.mark.parametrize(
-        ("x", "y", "width", "height", "expected"),
-        [
-            (44, 54, 40.02, 40.02, True),  # between them, and just large enough
-            (44, 54, 39.98, 40.02, False),
-            (44, 54, 40.02, 39.98, False),
-            (50, 50, 100, 100, True),  # the whole canvas
-            (24, 74, 40, 40, False),  # one of them alone
-            (54, 44, 40.02, 40.02, False),  # x and y exchanged
-        ],
-    )
-    def test_by_hand(self, x, y, width, height, expected):
-        grid = grid_on([[x]], [[y]], [[width]], height)
-        assert spans(grid, torch.tensor([self.CORNERS]), SIZE, (SIDE, SIDE)).item() is expected
-
-    def test_every_look_is_judged_by_itself(self):
-        grid = grid_on([[24, 50], [64, 24]], [[74, 50], [34, 74]], [[20, 90], [20, 20]])
-        corners = torch.tensor([self.CORNERS] * 2)
-        expected = [[False, True], [False, False]]
-        assert spans(grid, corners, SIZE, (SIDE, SIDE)).tolist() == expected
-
-
-class TestEvaluateDigits:
-    # canvas: 0 right and found, 1 wrong and found, 2 right and missed, 3 wrong and missed, 4 as 3
-    LABELS, ANSWERS = [1, 2, 3, 4, 5], [1, 0, 3, 0, 0]
-    CORNERS = (((0, 0),),) * 5
-    LOOKS = tuple(((80, 80, 20), last) for last in [(14, 14, 20)] * 2 + [(60, 14, 20)] * 3)
-
-    def test_counts_by_hand(self):
-        """The last look decides, and the last look's scores."""
-        model = Scripted(self.ANSWERS, self.LOOKS)
-        report = evaluate_digits(model, batches(self.LABELS, self.CORNERS))
-        assert report.error == share(3, 5)
-        assert report.missed == share(3, 5)
-        assert report.error_where_missed == share(2, 3)
-
-    def test_without_errors_there_is_nothing_to_explain(self):
-        model = Scripted(self.LABELS, self.LOOKS)
-        report = evaluate_digits(model, batches(self.LABELS, self.CORNERS))
-        assert report.error == share(0, 5)
-        assert report.error_where_missed is None
-
-    def test_noisy_passes_decide_the_error_and_not_the_misses(self):
-        right = 9 * torch.eye(10)[self.LABELS].float()
-        script = [part for rows in right.split(2) for part in (rows, rows)]
-        model = Scripted([0] * 15, self.LOOKS, script)
-        model.looks = [look for part in (self.LOOKS[:2], self.LOOKS[2:4], self.LOOKS[4:]) for
-                       look in part * 3]  # fmt: skip
-        report = evaluate_digits(model, batches(self.LABELS, self.CORNERS), runs=2)
-        assert report.error == share(0, 5)
-        assert report.missed == share(3, 5)
-
-    def test_refuses_a_model_in_training_mode(self):
-        model = Scripted(self.ANSWERS, self.LOOKS).train()
-        for evaluate in (evaluate_digits, evaluate_pairs):
-            with pytest.raises(ValueError, match=re.escape("call model.eval() first")):
-                evaluate(model, batches(self.LABELS, self.CORNERS))
-
-
-class TestEvaluatePairs:
-    LABELS, ANSWERS = [1, 2, 3, 4], [1, 0, 0, 4]
-    # Boxes that overlap on canvas 2 alone.
-    CORNERS = (((0, 0), (70, 70)),) * 2 + (((0, 0), (20, 20)), ((0, 0), (70, 70)))
-    FIRST, SECOND = (14, 14, 20), (84, 84, 20)
-    LOOKS = ((FIRST, SECOND), (FIRST, FIRST), (FIRST, (34, 34, 20)), (SECOND, FIRST))
-
-    def test_counts_by_hand(self):
-        report = evaluate_pairs(
-            Scripted(self.ANSWERS, self.LOOKS), batches(self.LABELS, self.CORNERS)
-        )
-        assert report.error == share(2, 4)
-        assert report.error_apart == share(1, 3)
-        assert report.error_heaped is None
-        assert report.visited_both == share(2, 3)
-        assert report.spanned_both == share(0, 3)
-
-    def test_a_heap_shares_half_a_box_or_more(self):
-        """14 by 28 shared pixels are half of 28 by 28; 13 by 28 are less; 20 by 20 are more."""
-        corners = (((0, 0), (14, 0)), ((0, 0), (15, 0)), ((9, 9), (1, 1)), ((0, 0), (70, 70)))
-        model = Scripted(self.ANSWERS, self.LOOKS)
-        report = evaluate_pairs(model, batches(self.LABELS, corners))
-        assert report.error_heaped == share(1, 2)
-        assert report.error_apart == share(0, 1)
-
-    def test_a_window_on_both_digits_spans_them_and_visits_neither(self):
-        looks = (((49, 49, 90), self.FIRST),) * 3 + self.LOOKS[3:]
-        report = evaluate_pairs(Scripted(self.ANSWERS, looks), batches(self.LABELS, self.CORNERS))
-        assert report.spanned_both == share(2, 3)
-        assert report.visited_both == share(1, 3)
-
-    def test_a_model_that_does_not_look_visits_nothing(self):
-        report = evaluate_pairs(Scripted(self.ANSWERS), batches(self.LABELS, self.CORNERS))
-        assert report.error == share(2, 4)
-        assert report.visited_both is None
-        assert report.spanned_both is None
-
-
-class ScriptedReader(Reader):
-    """Reads what it was told to, whatever it sees; noisy passes read something else."""
-
-    def __init__(self, numbers, noisy=None):
-        super().__init__((1, 4, 4), 11)
+    def __init__(self):
+        super().__init__((1, 1, 1), 10)
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.scripts = {False: numbers, True: noisy}
+        self.eval()
 
-    def probabilities(self, images, *, passes=0):
-        script = self.scripts[passes > 0]
-        read, self.scripts[passes > 0] = script[: len(images)], script[len(images) :]
-        return torch.eye(11)[torch.tensor([padded(number) for number in read])]
-
-
-def padded(number):
-    return [*map(int, number), *[10] * (6 - len(number))]
+    def forward(self, images, *, noisy=None):
+        answers = (10 * images.flatten() + (1 if noisy else 0)).round().long() % 10
+        final = torch.nn.functional.one_hot(answers, 10).float()
+        # The first look's scores are wrong everywhere, so whoever reads them is found out.
+        return Rollout(torch.stack([-100 * final, final], 1))
 
 
-def number_batches(numbers, size):
-    for start in range(0, len(numbers), size):
-        labels = torch.tensor([padded(number) for number in numbers[start : start + size]])
-        batch = len(labels)
-        yield NumberBatch(torch.zeros(batch, 1, 4, 4), labels, torch.zeros(batch, 5, 4))
+@dataclass
+class Own(Task):
+    """A student's task: what it counts is its own."""
+
+    image_shape: tuple = (1, 1, 1)
+    classes: int = 10
+    labels: tuple = (1, 2, 3, 4, 5)
+    answers: tuple = (1, 0, 3, 0, 0)
+    size: int = 2
+    asked: list = field(default_factory=list)
+
+    def sample(self, count, *, split="train", generator):
+        raise AssertionError("measuring draws nothing")
+
+    def batches(self, split, count=None, *, batch=500, device="cpu"):
+        self.asked.append((split, count, torch.device(device)))
+        labels = torch.tensor(self.labels)[:count]
+        images = torch.tensor(self.answers)[:count, None, None, None] / 10
+        for part in range(0, len(labels), self.size):
+            rows = slice(part, part + self.size)
+            yield Batch(images[rows].to(device), labels[rows].to(device))
+
+    def judge(self, rollout, batch):
+        odd = batch.labels % 2 == 1
+        is_wrong = rollout.labels != batch.labels
+        return {
+            "error": (is_wrong, torch.ones_like(is_wrong)),
+            "error_of_odd": (is_wrong, odd),
+            "error_of_none": (is_wrong, torch.zeros_like(odd)),
+        }
+
+    def describe(self):
+        return "five numbers"
 
 
-class TestEvaluateNumbers:
-    TRUE = ("12", "7", "345", "90210", "44")
-    READ = ("12", "71", "35", "90211", "54")
+class TestMeasure:
+    def test_counts_by_hand_over_all_batches(self):
+        """Wrong are 2, 4 and 5; of the odd ones 1, 3 and 5, one is wrong."""
+        assert measure(Own(), Scripted()) == {"error": share(3, 5), "error_of_odd": share(1, 3)}
 
-    def report(self, **options):
-        model = ScriptedReader(self.READ, self.TRUE).eval()
-        return evaluate_numbers(model, number_batches(self.TRUE, 2), **options)
+    @pytest.mark.parametrize("size", [1, 3, 5])
+    def test_does_not_depend_on_how_the_images_are_batched(self, size):
+        assert measure(Own(size=size), Scripted()) == measure(Own(), Scripted())
 
-    def test_counts_by_hand(self):
-        """Only "12" is right; "71" is too long, "35" too short; of 13 digits 4 are not there."""
-        report = self.report()
-        assert report.error == share(4, 5)
-        # In "35" for "345" the second and the third are wrong: 5 for 4, and nothing for 5.
-        assert report.digit_error == share(4, 13)
-        assert report.too_long == share(1, 5)
-        assert report.too_short == share(1, 5)
+    def test_asks_for_the_split_and_the_count_on_the_models_device(self):
+        task = Own()
+        found = measure(task, Scripted(), "test", 2)
+        assert found["error"] == share(1, 2)
+        assert task.asked == [("test", 2, torch.device("cpu"))]
 
-    def test_averages_noisy_passes_where_it_is_asked_to(self):
-        assert self.report(runs=3).error == share(0, 5)
+    def test_counts_nothing_outside_what_a_share_is_among(self):
+        class Careless(Own):
+            def judge(self, rollout, batch):
+                every = torch.ones_like(batch.labels, dtype=torch.bool)
+                return {"error": (every, batch.labels == 1)}
+
+        assert measure(Careless(), Scripted()) == {"error": share(1, 1)}
+
+    def test_noisy_passes_answer_where_they_are_asked_for(self):
+        """The noisy passes say one more than is asked, which is right nowhere but at 5."""
+        task = Own(labels=(1, 2, 3, 4, 5), answers=(1, 2, 3, 4, 4))
+        assert measure(task, Scripted())["error"] == share(1, 5)
+        assert measure(task, Scripted(), passes=3)["error"] == share(4, 5)
+
+    def test_a_task_that_judges_nothing_of_its_own_counts_wrong_labels(self):
+        class Plain(Own):
+            judge = Task.judge
+
+        assert measure(Plain(), Scripted()) == {"error": share(3, 5)}
+
+    def test_judges_cases_that_are_not_one_an_image(self):
+        class Halves(Own):
+            def judge(self, rollout, batch):
+                is_wrong = (rollout.labels != batch.labels)[:, None].expand(-1, 2)
+                return {"error": (is_wrong, torch.tensor([True, False]).expand_as(is_wrong))}
+
+        assert measure(Halves(), Scripted()) == {"error": share(3, 5)}
+
+    @pytest.mark.parametrize("target", ["digit", "pair"])
+    def test_a_model_that_does_not_look_is_measured_too(self, target):
+        task = ClutteredDigits(target, size=40)
+        cnn = CNNConfig((2,), hidden=4).build(task.image_shape, task.classes).eval()
+        found = measure(task, cnn, count=8)
+        assert found["error"].n == 8
+        assert not {"missed", "visited_both"} & set(found)
+
+    def test_a_model_that_looks_is_judged_by_its_windows_as_well(self):
+        found = measure(TINY.task, TINY.build().eval(), count=8)
+        assert {"error", "missed"} <= set(found)
+        assert isinstance(found["missed"], Measure)
 
     def test_refuses_a_model_in_training_mode(self):
-        with pytest.raises(ValueError, match="must be in evaluation mode"):
-            evaluate_numbers(ScriptedReader(self.READ), number_batches(self.TRUE, 2))
-
-
-class TestAverages:
-    IMAGES = torch.zeros(2, 1, SIDE, SIDE)
-
-    def test_one_pass_is_the_softmax_of_the_last_look(self):
-        chances = probabilities(Scripted([3, 7]), self.IMAGES)
-        rest = 1 / (9 + np.e)
-        expected = np.full((2, 10), rest)
-        expected[0, 3] = expected[1, 7] = np.e * rest
-        assert_near(chances, expected)
-
-    def test_noisy_passes_average_probabilities_and_not_scores(self):
-        first, second = torch.randn(2, 2, 10)
-        chances = probabilities(Scripted([0] * 4, None, [first, second]), self.IMAGES, runs=2)
-        expected = [
-            np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-            for logits in (first.numpy(), second.numpy())
-        ]
-        assert_near(chances, (expected[0] + expected[1]) / 2)
-
-    def test_an_ensemble_is_the_mean_of_its_members(self):
-        models = [Scripted([3, 7]), Scripted([3, 1])]
-        alone = [probabilities(Scripted(a), self.IMAGES) for a in ([3, 7], [3, 1])]
-        assert_near(ensemble(models, self.IMAGES), (alone[0] + alone[1]) / 2)
-
-    def test_refuses_an_empty_ensemble(self):
-        with pytest.raises(ValueError, match="ensemble: models must hold at least one model"):
-            ensemble([], self.IMAGES)
-
-    def test_noise_moves_the_answer_and_its_absence_does_not(self):
-        config = RAMConfig(glimpses=2, size=4, hidden=8, shrink=4, alpha=0.3)
-        model = RecurrentAttentionModel(config, (1, 30, 30), 10).eval()
-        images = torch.rand(2, 1, 30, 30)
-        assert torch.equal(probabilities(model, images), probabilities(model, images))
-        noisy = [probabilities(model, images, runs=2) for _ in range(2)]
-        assert not torch.equal(*noisy)
-
-    def test_error_rate_by_hand(self):
-        answers = iter([[1, 0], [3]])
-        measure = error_rate(
-            lambda _: torch.nn.functional.one_hot(torch.tensor(next(answers)), 10),
-            batches([1, 2, 3], [[[0, 0]]] * 3),
-        )
-        assert measure == share(1, 3)
+        with pytest.raises(ValueError, match=re.escape("call model.eval() first")):
+            measure(Own(), Scripted().train())
 
 
 def test_multiply_adds_by_hand():
@@ -439,23 +222,3 @@ def test_multiply_adds_of_a_reader_are_those_of_the_objects_it_reads(answer, obj
     # Every look is scored to be shown, and an object once more to see whether it is the end.
     expected = objects * (t * per_look + classify) + (objects * t - 1) * recalled
     assert multiply_adds(reader, torch.zeros(3, 1, side, side)) == expected
-
-
-def test_the_cost_of_a_reader_is_counted_on_the_sample(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAMLIB_CACHE", str(tmp_path))
-    sample = next(HouseNumbers("sample", "loose").batches("test")).images
-    assert torch.equal(measure.examples(HouseNumbers("svhn", "loose")), sample)
-    assert measure.examples(ClutteredDigits("digit", size=40)).shape == (1, 1, 40, 40)
-
-
-def test_the_seed_of_the_test_is_fixed():
-    """Records hold counts over these very canvases."""
-    assert (measure.TEST_SEED, measure.TEST_IMAGES, measure.BATCH) == (2016, 20_000, 500)
-
-
-def test_a_record_says_how_many_canvases_of_which_digits_were_measured():
-    said = measure.describe(ClutteredDigits("pair"), 123)
-    assert said == (
-        "cluttered canvases of real MNIST digits (50000 train, 10000 validation, 10000 test), "
-        f"made fresh; 123 test canvases, seed {measure.TEST_SEED}"
-    )

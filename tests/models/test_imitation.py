@@ -7,7 +7,7 @@ import torch
 from tolerances import assert_near
 
 from ramlib import experiments
-from ramlib.experiments import pairs
+from ramlib.experiments import pairs, weights
 from ramlib.glimpse import GlimpseGrid
 from ramlib.model import RAMConfig
 from ramlib.models import imitation
@@ -27,10 +27,10 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def model(task):
+def model():
     torch.manual_seed(0)
     built = GuidedConfig(hidden=256, window=pairs.TWO_DIGITS.window).build(SIDE, 55)
-    built.adapt(task)
+    built.follow(weights.load(experiments.get("pairs-guided").guide))
     return built
 
 
@@ -79,7 +79,7 @@ class TestGuidedModel:
         before = model.objective(images, labels)
         moved = replace(model.config, penalised_step=None).build(SIDE, 55)
         moved.load_state_dict(model.state_dict())
-        moved.adapt(task)
+        moved.follow(model._guide[0].reader)
         with torch.no_grad():
             moved.f_ext.linear.bias.add_(0.7)
         assert_near(moved.objective(images, labels), before)

@@ -7,14 +7,13 @@ from oracles import draw_filterbank
 from tolerances import assert_near
 
 from ramlib.attention import Window
-from ramlib.data.cluttered import pair_label
-from ramlib.glimpse import GlimpseGrid
+from ramlib.glimpse import GlimpseGrid, read_glimpse
+from ramlib.labels import pair_label
 from ramlib.model import RAMConfig
 from ramlib.models.inhibition import (
+    CloserLook,
     ReadAgainConfig,
     footprint,
-    pair_log_probabilities,
-    sums_of_pairs,
 )
 
 READER = RAMConfig(glimpses=2, size=4, hidden=8, shrink=4, window=Window(0.5, 0.3, 0.9))
@@ -73,48 +72,6 @@ class TestFootprint:
             return footprint(grid, 3, (12, 12))[0, ::3, ::3]
 
         assert torch.autograd.gradcheck(soft_sum, parameters)
-
-
-def sum_log_probabilities(first, second):
-    return sums_of_pairs(pair_log_probabilities(first, second))
-
-
-class TestWeakLabels:
-    def test_pair_is_the_sum_over_both_orders(self):
-        p, q = chances(3, 2), chances(3, 2)
-        expected = torch.zeros(3, 2, 55, dtype=torch.float64)
-        for i in range(10):
-            for j in range(10):
-                label = pair_label(torch.tensor([i]), torch.tensor([j])).item()
-                expected[..., label] += p[..., i] * q[..., j]
-        assert_near(pair_log_probabilities(p.log(), q.log()).exp(), expected)
-
-    def test_sum_is_the_convolution_of_the_reads(self):
-        p, q = chances(3, 2), chances(3, 2)
-        expected = np.array([[np.convolve(p[b, t], q[b, t]) for t in range(2)] for b in range(3)])
-        assert_near(sum_log_probabilities(p.log(), q.log()).exp(), expected)
-
-    def test_a_pair_without_doubt_has_a_sum_without_doubt(self):
-        label = pair_label(torch.tensor([7]), torch.tensor([4]))
-        sure = torch.full((1, 1, 55), -torch.inf).index_fill(2, label, 0.0)
-        assert sums_of_pairs(sure).exp()[0, 0].tolist() == [float(s == 11) for s in range(19)]
-
-    @pytest.mark.parametrize("combine", [pair_log_probabilities, sum_log_probabilities])
-    def test_probabilities_sum_to_one(self, combine):
-        total = combine(chances(4, 1).log(), chances(4, 1).log()).exp().sum(-1)
-        assert_near(total, torch.ones(4, 1))
-
-    @pytest.mark.parametrize("combine", [pair_log_probabilities, sum_log_probabilities])
-    def test_order_of_reading_does_not_matter(self, combine):
-        p, q = chances(4, 1).log(), chances(4, 1).log()
-        assert_near(combine(p, q), combine(q, p))
-
-    @pytest.mark.parametrize("combine", [pair_log_probabilities, sum_log_probabilities])
-    def test_gradient_stays_finite_for_reads_without_doubt(self, combine):
-        logits = torch.tensor([[[200.0] + [0.0] * 9]], requires_grad=True)
-        read = logits.log_softmax(-1)
-        combine(read, read)[..., 3].sum().backward()
-        assert logits.grad.isfinite().all()
 
 
 class TestReadAgainModel:
@@ -233,3 +190,55 @@ class TestReadAgainModel:
     def test_refuses_an_unknown_target(self, as_installed):
         with pytest.raises(ValueError, match="target must be one of pair, sum, got 'product'"):
             ReadAgainConfig(READER, "product").build((1, 30, 30), 55)
+
+
+# ---- the closer look ----
+
+IMAGES = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+
+
+def last_look():
+    torch.manual_seed(0)
+    return READER.build((1, 40, 40), 10).looks(IMAGES)[-1]
+
+
+def closer_look(**options):
+    torch.manual_seed(1)
+    return CloserLook((1, 40, 40), 6, READER.hidden, 65, **options)
+
+
+def test_looks_where_the_read_ended_through_a_window_of_its_own():
+    last = last_look().grid
+    grid = closer_look(side=0.25).grid(last)
+    assert torch.equal(grid.c_x, last.c_x)
+    assert torch.equal(grid.c_y, last.c_y)
+    # Six filters over a quarter of 39 pixels.
+    assert_near(grid.delta_x, torch.full((3,), 39 / 4 / 5), torch.float32)
+    assert_near(grid.sigma, grid.delta_y / 2, torch.float32)
+    assert grid.gamma.tolist() == [1, 1, 1]
+
+
+def test_scores_words_by_the_memory_and_by_what_it_sees():
+    look, closer = last_look(), closer_look()
+    delta = torch.full((3,), 0.4 * 39 / 5)
+    grid = GlimpseGrid(look.grid.c_x, look.grid.c_y, delta, delta, delta / 2, torch.ones(3))
+    glimpse = read_glimpse(IMAGES, grid, 6)
+    expected = closer.f_class(torch.cat([look.state.h1, closer.f_glimpse(glimpse)], -1))
+    scores = closer(IMAGES, look)
+    assert scores.shape == (3, 65)
+    assert_near(scores, expected, atol=1e-4, rtol=0)  # the support cuts the filters' tails
+
+
+def test_gradient_reaches_the_last_window_and_the_memory():
+    look, closer = last_look(), closer_look()
+    c_x, memory = torch.autograd.grad(
+        closer(IMAGES, look)[:, 3].sum(), (look.grid.c_x, look.state.h1)
+    )
+    assert c_x.abs().min() > 0
+    assert memory.abs().max() > 0
+
+
+@pytest.mark.parametrize(("size", "side", "rule"), [(1, 0.4, "size"), (6, 0.0, "side")])
+def test_refuses_windows_that_see_nothing(size, side, rule, as_installed):
+    with pytest.raises(ValueError, match=f"CloserLook: {rule} must be"):
+        CloserLook((1, 40, 40), size, 8, 65, side=side)

@@ -10,6 +10,7 @@ import torch
 from tolerances import assert_near
 from torch import nn
 
+from ramlib import interface
 from ramlib.attention import Window
 from ramlib.data import house_numbers
 from ramlib.data.house_numbers import HouseNumbers
@@ -18,19 +19,20 @@ from ramlib.experiments.recipe import Recipe
 from ramlib.experiments.weights import load_weights, save_weights, start_from
 from ramlib.glimpse import GlimpseGrid, read_glimpse
 from ramlib.interface import Rollout
+from ramlib.labels import (
+    OBJECTS,
+    count_digits,
+    decode_numbers,
+    join,
+    mirror,
+    to_text,
+)
 from ramlib.model import RAMConfig, RecurrentAttentionModel
 from ramlib.models.reader import (
-    OBJECTS,
     HouseNumberReader,
     JoinedReader,
     JoinedReaderConfig,
     ReaderConfig,
-    count_digits,
-    decode,
-    join,
-    mirror,
-    to_text,
-    until_the_end,
 )
 
 E = 10  # the end
@@ -53,7 +55,7 @@ def reader_of(**changes):
     for parameter in reader.parameters():
         nn.init.normal_(parameter, std=1.0)
     nn.init.constant_(reader.f_class[-1].bias[E:], 3.0)
-    reader.mean_image.copy_(torch.rand(SHAPE) * 255)
+    reader.prepare.mean_image.copy_(torch.rand(SHAPE) * 255)
     return reader
 
 
@@ -74,126 +76,6 @@ LABELS = torch.tensor(
 )
 
 
-def one_hot(*rows):
-    """Certain readings."""
-    return torch.eye(11)[torch.tensor(rows)]
-
-
-def some_chances(batch, seed):
-    """Readings of all kinds: of every length, and none certain."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(batch, OBJECTS, 11, generator=generator)
-    scores[..., E] += 1.2
-    return scores.softmax(-1).double()
-
-
-class TestLabels:
-    def test_digits_are_counted_up_to_the_first_end(self):
-        labels = [[1, 2, E, E, E, E], [E, 1, 2, E, E, E], [1, 2, 3, 4, 5, E], [1, E, 3, E, E, E]]
-        assert count_digits(torch.tensor(labels)).tolist() == [2, 0, 5, 1]
-
-    def test_mirror_reverses_the_digits_and_leaves_the_ends(self):
-        rows = zip(LABELS.tolist(), (2, 1, 5, 3, 1, 4), strict=True)
-        expected = [row[:n][::-1] + row[n:] for row, n in rows]
-        assert mirror(LABELS, count_digits(LABELS)).tolist() == expected
-
-    def test_mirror_twice_is_nothing(self):
-        counts = count_digits(LABELS)
-        assert torch.equal(mirror(mirror(LABELS, counts), counts), LABELS)
-
-    def test_mirror_moves_whole_distributions(self):
-        chances = torch.rand(3, OBJECTS, 11)
-        moved = mirror(chances, torch.tensor([0, 2, 6]))
-        assert torch.equal(moved[0], chances[0])
-        assert torch.equal(moved[1], chances[1][[1, 0, 2, 3, 4, 5]])
-        assert torch.equal(moved[2], chances[2].flip(0))
-
-    def test_text(self):
-        assert to_text(LABELS) == ["31", "7", "00592", "448", "1", "2650"]
-
-
-class TestUntilTheEnd:
-    def test_after_the_end_nothing_is_left(self):
-        chances = some_chances(200, seed=1)
-        reading = until_the_end(chances)
-        for own, given in zip(reading, chances, strict=True):
-            ended = False
-            for place in range(OBJECTS):
-                assert_near(own[place], torch.eye(11).double()[E] if ended else given[place])
-                ended = ended or int(given[place].argmax()) == E
-
-    def test_what_was_not_asked_any_more_is_the_end(self):
-        reading = until_the_end(one_hot([4, E], [E, E]))
-        assert reading.shape == (2, OBJECTS, 11)
-        assert reading.argmax(-1).tolist() == [[4, E, E, E, E, E], [E] * 6]
-        assert_near(reading.sum(-1), torch.ones(2, OBJECTS))
-
-
-class TestDecode:
-    def test_takes_the_likeliest_up_to_the_first_end(self):
-        chances = some_chances(300, seed=2)
-        for labels, given in zip(decode(chances).tolist(), chances.numpy(), strict=True):
-            expected = [int(given[0, :10].argmax())]
-            for place in range(1, 5):
-                best = int(given[place].argmax())
-                if best == E:
-                    break
-                expected.append(best)
-            assert labels == expected + [E] * (6 - len(expected))
-
-    def test_no_number_is_empty(self):
-        chances = one_hot([E] * 6)
-        chances[0, 0, 7] = 0.1
-        assert decode(chances).tolist() == [[7, E, E, E, E, E]]
-
-    def test_no_number_is_longer_than_five_digits(self):
-        assert decode(one_hot([1, 2, 3, 4, 5, 6])).tolist() == [[1, 2, 3, 4, 5, E]]
-
-    def test_leaves_its_argument_alone(self):
-        chances = some_chances(4, seed=3)
-        kept = chances.clone()
-        decode(chances)
-        assert torch.equal(chances, kept)
-
-
-class TestJoin:
-    def test_readings_that_agree_are_kept(self):
-        both = join(one_hot([3, 1, 4, E, E, E]), one_hot([4, 1, 3, E, E, E]))
-        assert decode(both).tolist() == [[3, 1, 4, E, E, E]]
-
-    def test_the_shorter_wins_and_what_was_read_last_falls_away(self):
-        """The left-to-right reader saw a digit too many at the right, the other at the left."""
-        both = join(
-            one_hot([3, 1, 8, E, E, E], [3, 1, E, E, E, E]),
-            one_hot([1, 3, E, E, E, E], [1, 3, 9, E, E, E]),
-        )
-        assert to_text(decode(both)) == ["31", "31"]
-
-    def test_the_surer_digit_wins(self):
-        rightwards, leftwards = one_hot([3, 1, E, E, E, E]), one_hot([1, 8, E, E, E, E])
-        rightwards[0, 0] = torch.eye(11)[3] * 0.6 + torch.eye(11)[8] * 0.4
-        assert to_text(decode(join(rightwards, leftwards))) == ["81"]
-
-    def test_is_the_mean_of_both_place_by_place(self):
-        rightwards, leftwards = (until_the_end(some_chances(200, seed)) for seed in (4, 5))
-        joined = join(rightwards, leftwards)
-        texts = zip(to_text(decode(rightwards)), to_text(decode(leftwards)), strict=True)
-        lengths = [min(len(one), len(other)) for one, other in texts]
-        assert set(lengths) >= {1, 2, 3}
-        rows = zip(lengths, rightwards, leftwards, joined, strict=True)
-        for n, one, other, both in rows:
-            for place in range(OBJECTS):
-                if place < n:
-                    mean = (one[place, :10] + other[n - 1 - place, :10]).numpy()
-                    assert_near(both[place], [*(mean / mean.sum()), 0])
-                else:
-                    assert_near(both[place], np.eye(11)[E])
-
-    def test_says_the_digits_that_its_chances_say(self):
-        both = join(*(until_the_end(some_chances(100, seed)) for seed in (6, 7)))
-        assert torch.equal(decode(both), both.argmax(-1))
-
-
 class TestReader:
     def test_looks_like_the_plain_model_with_as_many_glimpses(self):
         """Eighteen glimpses at pixels that are prepared here; six objects of three glimpses."""
@@ -202,7 +84,7 @@ class TestReader:
             RAMConfig(glimpses=18, size=4, hidden=8, shrink=2, window=QUIET.window), SHAPE, 11
         ).double()
         state = reader.state_dict()
-        mean = state.pop("mean_image")
+        mean = state.pop("prepare.mean_image")
         plain.load_state_dict(state)
         images = images_of().double()
         expected, rollout = plain((images - mean) / 128), reader(images)
@@ -235,7 +117,7 @@ class TestReader:
     def test_reads_one_image_as_it_reads_it_in_a_batch(self):
         reader, images = reader_of().double().eval(), images_of(12).double()
         together = reader.probabilities(images)
-        assert len(set(count_digits(decode(together)).tolist())) > 1
+        assert len(set(count_digits(decode_numbers(together)).tolist())) > 1
         for image, chances in zip(images, together, strict=True):
             assert_near(reader.probabilities(image[None])[0], chances)
 
@@ -251,9 +133,9 @@ class TestReader:
         there, images = reader_of().eval(), images_of(20)
         back = HouseNumberReader(replace(QUIET, direction="right-to-left"), SHAPE, 11).eval()
         # A mean image that no mirror leaves as it is.
-        there.mean_image.copy_(images_of(21)[20])
+        there.prepare.mean_image.copy_(images_of(21)[20])
         back.load_state_dict(there.state_dict())
-        back.mean_image.copy_(there.mean_image.flip(-1))
+        back.prepare.mean_image.copy_(there.prepare.mean_image.flip(-1))
         mirrored = images.flip(-1)
         assert back.read(mirrored) == [text[::-1] for text in there.read(images)]
         assert_near(back.in_own_order(mirrored), there.in_own_order(images))
@@ -279,7 +161,7 @@ class TestReader:
             truth = reader.predict(images).clone()
             truth[3, 0] = (truth[3, 0] + 1) % 10
             truth[5] = torch.tensor([1, 2, 3, 4, 5, E])
-            wrong = reader.wrong(reader(images), truth)
+            wrong, _ = interface.wrong(reader(images).labels, truth)
             texts = zip(reader.read(images), to_text(truth), strict=True)
             assert wrong.tolist() == [read != true for read, true in texts]
             assert wrong[3]
@@ -316,7 +198,7 @@ class TestLoss:
         """One look per object; the reader's own scores are the first of every two."""
         logits = scores.repeat_interleave(2, 1)
         nought = torch.zeros(logits.shape[:2])
-        return Rollout(logits, GlimpseGrid(*[nought] * 6))
+        return Rollout(logits, grids=GlimpseGrid(*[nought] * 6))
 
     def test_of_two_numbers_by_hand(self):
         """Scores of 2 for the right class and 0 for ten others: a number of n digits has n + 1."""
@@ -357,7 +239,7 @@ class TestLoss:
         there = reader_of().double()
         back = HouseNumberReader(replace(QUIET, direction="right-to-left"), SHAPE, 11).double()
         back.load_state_dict(there.state_dict())
-        back.mean_image.copy_(there.mean_image.flip(-1))
+        back.prepare.mean_image.copy_(there.prepare.mean_image.flip(-1))
         images = images_of().double()
         mirrored = mirror(LABELS, count_digits(LABELS))
         assert_near(back.objective(images.flip(-1), LABELS), there.objective(images, mirrored))
@@ -388,7 +270,7 @@ class TestLoss:
 class TestPreprocessing:
     def test_subtracts_the_mean_image_and_divides_by_128(self):
         reader, images = reader_of(), images_of()
-        expected = (images.numpy() - reader.mean_image.numpy()) / 128
+        expected = (images.numpy() - reader.prepare.mean_image.numpy()) / 128
         assert_near(reader.preprocess(images), expected)
 
     def test_mean_image_comes_from_the_task(self, as_installed):
@@ -398,13 +280,13 @@ class TestPreprocessing:
 
         reader = reader_of()
         reader.adapt(Task())
-        assert torch.equal(reader.mean_image, torch.arange(320.0).view(SHAPE))
+        assert torch.equal(reader.prepare.mean_image, torch.arange(320.0).view(SHAPE))
 
     def test_mean_image_is_stored_with_the_weights(self, tmp_path):
         reader, other = reader_of(), reader_of()
         save_weights(reader, tmp_path / "w")
         load_weights(other, tmp_path / "w")
-        assert torch.equal(other.mean_image, reader.mean_image)
+        assert torch.equal(other.prepare.mean_image, reader.prepare.mean_image)
         images = images_of(20)
         assert other.eval().read(images) == reader.eval().read(images)
 
@@ -434,7 +316,7 @@ class TestJoinedReader:
         joined, images = JoinedReader.of(rightwards, leftwards), images_of(30)
         expected = join(rightwards.in_own_order(images), leftwards.in_own_order(images))
         assert_near(joined.probabilities(images), expected)
-        assert joined.read(images) == to_text(decode(expected))
+        assert joined.read(images) == to_text(decode_numbers(expected))
 
     def test_is_never_longer_than_either_part(self):
         rightwards, leftwards = self.parts()
@@ -446,7 +328,7 @@ class TestJoinedReader:
     def test_of_one_reader_and_its_mirror_reads_what_the_one_reads_twice(self):
         """Both say the same from their side: what is left is the digits that both sides share."""
         rightwards, leftwards = self.parts()
-        rightwards.mean_image.fill_(128)
+        rightwards.prepare.mean_image.fill_(128)
         leftwards.load_state_dict(rightwards.state_dict())
         images = images_of(10)
         images = (images + images.flip(-1)) / 2  # the same in a mirror
@@ -468,9 +350,10 @@ class TestJoinedReader:
         images = images_of()
         parts = [rightwards(images), leftwards(images)]
         whole = JoinedReader.of(rightwards, leftwards)(images)
-        for name in ("logits", "glimpses", "shifts"):
+        for name in ("logits", "windows", "glimpses", "shifts"):
             assert_near(getattr(whole, name), torch.cat([getattr(p, name) for p in parts], 1))
         assert whole.grids.shape == whole.logits.shape[:2]
+        assert torch.equal(whole.labels, JoinedReader.of(rightwards, leftwards).predict(images))
 
     def test_averages_noisy_passes_of_both(self):
         rightwards = reader_of(alpha=0.1).eval()
@@ -536,10 +419,10 @@ class TestTraining:
         assert again.trainer.fit_loop.epoch_loop.total_batch_idx >= 3
         for name, value in whole.model.state_dict().items():
             assert torch.equal(again.model.state_dict()[name], value), name
-        assert_near(whole.model.mean_image, self.RECIPE.task.mean_image())
+        assert_near(whole.model.prepare.mean_image, self.RECIPE.task.mean_image())
 
     def test_the_full_reader_starts_from_the_simple_one_among_the_runs(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+        monkeypatch.setattr(weights, "FOLDER", tmp_path / "weights")
         monkeypatch.setitem(weights.experiments.RECIPES, "tiny-numbers", self.RECIPE)
         simple = replace(self.RECIPE, seed=5).build()
         save_weights(simple, tmp_path / "tiny-numbers" / "weights.safetensors")
@@ -550,10 +433,10 @@ class TestTraining:
         assert torch.equal(
             model.f_rec.layer1.from_state.weight, simple.f_rec.layer1.from_state.weight
         )
-        assert_near(model.mean_image, self.RECIPE.task.mean_image())
+        assert_near(model.prepare.mean_image, self.RECIPE.task.mean_image())
 
     def test_weights_ship_by_the_recipes_name(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+        monkeypatch.setattr(weights, "FOLDER", tmp_path)
         monkeypatch.setitem(weights.experiments.RECIPES, "tiny-numbers", self.RECIPE)
         save_weights(self.RECIPE.build(), tmp_path / "tiny-numbers.safetensors", half=True)
         reader = weights.load("tiny-numbers")
