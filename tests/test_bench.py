@@ -16,7 +16,7 @@ def tiny(monkeypatch):
     recipe = experiments.get("digit-context")
     task = ClutteredDigits("digit", distractors=1, size=40)
     small = replace(recipe, batch=4, task=task, model=replace(recipe.model, hidden=16))
-    monkeypatch.setattr(recipes, "get", lambda name: small)
+    monkeypatch.setattr(experiments, "get", lambda name: small)
     monkeypatch.setattr(bench, "SIDES", (20, 80))
 
 

@@ -22,10 +22,15 @@ LOOKS, SIZE, SIDE = 3, 5, 20
 
 @pytest.fixture
 def ax():
-    """Axes with a black canvas."""
     figure, axes = plt.subplots()
-    yield plots.show_image(axes, torch.zeros(SIDE, SIDE))
+    yield axes
     plt.close(figure)
+
+
+@pytest.fixture
+def canvas(ax):
+    """Axes with a black image."""
+    return plots.show_image(ax, torch.zeros(SIDE, SIDE))
 
 
 @pytest.fixture
@@ -96,34 +101,34 @@ class TestShowImage:
 
 
 class TestDrawWindows:
-    def test_outlines_the_boxes(self, ax):
+    def test_outlines_the_boxes(self, canvas):
         # A 5 x 5 grid of 2-pixel cells on 20 pixels, centred: from 5 to 15.
-        plots.draw_windows(ax, windows([0.0], [0.0], 2.0))
-        (window,) = rectangles(ax)
+        plots.draw_windows(canvas, windows([0.0], [0.0], 2.0))
+        (window,) = rectangles(canvas)
         assert window.get_bbox().extents == pytest.approx([5, 5, 15, 15])
 
-    def test_cuts_a_window_at_the_border(self, ax):
+    def test_cuts_a_window_at_the_border(self, canvas):
         # Centred on the first column and the last row: half of it is outside.
-        plots.draw_windows(ax, windows([-1.0], [1.0], 2.0))
-        (window,) = rectangles(ax)
+        plots.draw_windows(canvas, windows([-1.0], [1.0], 2.0))
+        (window,) = rectangles(canvas)
         assert window.get_bbox().extents == pytest.approx([0, 14.5, 5.5, 20])
 
-    def test_numbers_the_looks_from_one(self, ax):
-        plots.draw_windows(ax, windows([0.0, 0.5], [0.0, 0.5], 1.0))
-        assert [text.get_text() for text in ax.texts] == ["1", "2"]
+    def test_numbers_the_looks_from_one(self, canvas):
+        plots.draw_windows(canvas, windows([0.0, 0.5], [0.0, 0.5], 1.0))
+        assert [text.get_text() for text in canvas.texts] == ["1", "2"]
 
-    def test_takes_labels(self, ax):
-        plots.draw_windows(ax, windows([0.0], [0.0], 1.0), ["here"])
-        assert [text.get_text() for text in ax.texts] == ["here"]
+    def test_takes_labels(self, canvas):
+        plots.draw_windows(canvas, windows([0.0], [0.0], 1.0), ["here"])
+        assert [text.get_text() for text in canvas.texts] == ["here"]
 
-    def test_refuses_labels_of_another_length(self, ax):
+    def test_refuses_labels_of_another_length(self, canvas):
         with pytest.raises(ValueError, match="draw_windows: labels must have length 1, got 2"):
-            plots.draw_windows(ax, windows([0.0], [0.0], 1.0), ["a", "b"])
+            plots.draw_windows(canvas, windows([0.0], [0.0], 1.0), ["a", "b"])
 
     @pytest.mark.usefixtures("as_installed")
-    def test_refuses_a_batch_of_rollouts(self, ax, rollout):
+    def test_refuses_a_batch_of_rollouts(self, canvas, rollout):
         with pytest.raises(ValueError, match=r"windows must have shape \(T, 4\), got \(2, 3, 4\)"):
-            plots.draw_windows(ax, rollout[1].windows)
+            plots.draw_windows(canvas, rollout[1].windows)
 
     def test_four_looks_differ_in_colour_and_in_style(self):
         lines = [plots.window_line(t) for t in range(4)]

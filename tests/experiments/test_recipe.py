@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,10 +10,8 @@ from tiny import NOISY, TINY
 
 from ramlib import experiments
 from ramlib.data.house_numbers import HouseNumbers
-from ramlib.experiments import RECIPES, digit, get, house_numbers, pairs, updates_behind
-from ramlib.experiments.measure import multiply_adds
+from ramlib.experiments import RECIPES, digit, get, house_numbers, pairs
 from ramlib.experiments.recipe import Recipe, differences
-from ramlib.experiments.weights import start_from
 
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
@@ -56,65 +54,6 @@ def test_recipe_joins_two_that_differ_in_nothing_but_their_direction(recipe):
         # It may be tried on other images than those it was trained on, but of the same kind.
         assert recipe.task.crop == forward.task.crop
         assert recipe.task == forward.task or recipe.name == "house-numbers-subset-untuned"
-
-
-def test_house_numbers_svhn_is_the_joined_reader_of_photographs():
-    recipe = get("house-numbers-svhn")
-    assert recipe.joins is not None
-    assert (recipe.task.data, recipe.task.crop) == ("svhn", "tight")
-
-
-def test_a_reader_of_the_subset_starts_from_the_one_of_the_twin():
-    for recipe in RECIPES.values():
-        if recipe.name.startswith("house-numbers-subset") and recipe.joins is None:
-            assert recipe.start == recipe.name.replace("subset", "twin")
-            assert recipe.task.crop == get(recipe.start).task.crop
-
-
-@pytest.mark.parametrize(
-    ("name", "fresh"),
-    [
-        ("twin-forward", {"f_glimpse"}),  # the simple eye is exchanged
-        ("twin-backward", set()),
-        ("twin-five-forward", {"f_glimpse"}),  # from the third layer on
-        ("twin-five-backward", set()),
-        ("twin-loose-forward", {"mean_image"}),
-        ("twin-loose-five-forward", {"mean_image"}),
-        ("twin-loose-five-backward", set()),
-        ("subset-five-forward", set()),
-        ("subset-loose-five-forward", set()),
-    ],
-)
-def test_a_reader_takes_over_all_that_fits(name, fresh):
-    recipe = get(f"house-numbers-{name}")
-    left = start_from(recipe.build(), get(recipe.start).build().state_dict())
-    assert {part.split(".")[0] for part in left} == fresh
-
-
-def test_the_updates_behind_a_recipe_are_those_of_its_whole_chain():
-    chain = ("digit-context", "pairs-guided", "pairs", "pairs-conv-brief", "pairs-conv")
-    assert updates_behind("pairs-conv") == sum(get(name).updates for name in chain)
-    assert updates_behind("digit-context") == get("digit-context").updates
-
-
-def test_a_loose_window_covers_as_much_of_a_digit_as_a_tight_one():
-    tight, loose = (get(f"house-numbers-twin-{name}forward").model for name in ("", "loose-"))
-    for side, wide in zip(astuple(tight.window), astuple(loose.window), strict=True):
-        assert side * 1.3 == pytest.approx(wide * 2.3)
-
-
-def test_a_plain_cnn_spends_about_as_much_as_the_reader_beside_it():
-    """On a number of two digits, the commonest length: nine looks."""
-    size = 64
-    reader = get("house-numbers-twin-forward")
-    look = replace(reader.model, glimpses=9).build(reader.task.image_shape, 11).eval()
-    for layer in look.f_class:  # says the end at once
-        if isinstance(layer, torch.nn.Linear):
-            layer.bias.data[-1] = 100
-    blank = torch.zeros(1, 1, size, size)
-    spent = multiply_adds(look, blank)
-    for name in ("goodfellow-house-numbers-twin", "cnn-house-numbers-twin"):
-        assert multiply_adds(get(name).build().eval(), blank) == pytest.approx(spent, rel=0.15)
 
 
 def test_recipes_are_found_by_their_names():

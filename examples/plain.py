@@ -78,7 +78,7 @@ class PlainRecurrentAttentionModel(nn.Module):
         logits, grids, glimpses, shifts = zip(*steps, strict=True)
         return Rollout(
             torch.stack(logits, 1),
-            GlimpseGrid.stack(list(grids)),
-            torch.stack(glimpses, 1),
-            torch.stack(shifts, 1),
+            grids=GlimpseGrid.stack(list(grids)),
+            glimpses=torch.stack(glimpses, 1),
+            shifts=torch.stack(shifts, 1),
         )
