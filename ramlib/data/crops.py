@@ -9,23 +9,25 @@ nothing behind, and of two writers at once the later one wins with the same cont
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
-from PIL import Image
-from platformdirs import user_cache_path
-from tqdm import tqdm
 
 from ramlib._checks import require
-from ramlib._files import write_atomically
+from ramlib._extras import bar, later, quietly
+from ramlib._files import as_path, write_atomically
+
+pil = later("PIL.Image", "train")
+platformdirs = later("platformdirs", "train")
 
 Mode = Literal["L", "RGB"]  # Pillow's words for grey and for colours
 
@@ -41,7 +43,7 @@ def expand_boxes(boxes: Float[np.ndarray, "n 4"], share: float) -> Float64[np.nd
     return np.concatenate([low - margin, high + margin], 1)
 
 
-def open_photograph(path: Path, mode: Mode) -> Image.Image:
+def open_photograph(path: Path, mode: Mode) -> pil.Image:
     """A whole photograph, grey or in colours, whatever its own kind.
 
     Raises:
@@ -49,7 +51,7 @@ def open_photograph(path: Path, mode: Mode) -> Image.Image:
         ValueError: if the file cannot be read as an image.
     """
     try:
-        with Image.open(path) as photograph:
+        with pil.open(path) as photograph:
             return photograph.convert(mode)
     except FileNotFoundError:
         raise
@@ -88,7 +90,7 @@ def cut(
         f"crops: the box {box.round(1).tolist()} lies outside {path}, whose size is "
         f"{photograph.size}",
     )
-    square = photograph.resize((side, side), Image.Resampling.BILINEAR, box=tuple(frame))
+    square = photograph.resize((side, side), pil.Resampling.BILINEAR, box=tuple(frame))
     return np.asarray(square), frame
 
 
@@ -98,7 +100,12 @@ def cut(
 def cache_folder(kind: str) -> Path:
     """Where what was made of one kind of data is kept: in `RAMLIB_CACHE`, or the usual cache."""
     named = os.environ.get("RAMLIB_CACHE")
-    return (Path(named) if named else user_cache_path("ramlib")) / kind
+    try:
+        return as_path(named or platformdirs.user_cache_path("ramlib")) / kind
+    except (FileNotFoundError, RuntimeError) as error:
+        raise FileNotFoundError(
+            "crops: there is no home folder to keep crops in; name a folder as RAMLIB_CACHE"
+        ) from error
 
 
 def fingerprint(folders: Sequence[Path]) -> str:
@@ -154,6 +161,8 @@ def write_mapped(
 
     def write(temporary: Path) -> None:
         array = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
+        if shutil.disk_usage(path.parent).free < array.nbytes:  # writing to it would kill us
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fill(array)
         array.flush()
 
@@ -193,15 +202,16 @@ def cut_all(
         return images, np.array(frames)
     frames, boxes = np.empty((n, 4)), list(boxes)
 
-    def fill(images: np.ndarray) -> None:
-        bar = tqdm(total=n, desc=f"cutting {name} crops", disable=quiet)
-        with ThreadPoolExecutor() as pool, bar:
+    def cuts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        with ThreadPoolExecutor() as pool:
             for start in range(0, n, _CHUNK):
                 rows = range(start, min(start + _CHUNK, n))
-                done = pool.map(lambda i: cut(paths[i], boxes[i], side, mode), rows)
-                for i, (image, frame) in zip(rows, done, strict=True):
-                    images[i], frames[i] = image, frame
-                    bar.update()
+                yield from pool.map(lambda i: cut(paths[i], boxes[i], side, mode), rows)
+
+    def fill(images: np.ndarray) -> None:
+        with quietly(quiet):
+            for i, done in enumerate(bar(cuts(), f"cutting {name} crops", n)):
+                images[i], frames[i] = done
 
     images = write_mapped(path, shape, np.uint8, fill)
     write_mapped(frames_path, (n, 4), np.float64, lambda array: array.__setitem__(..., frames))

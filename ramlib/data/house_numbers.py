@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ramlib._checks import require
-from ramlib._files import write_atomically
+from ramlib._files import as_path, write_atomically
 from ramlib.data import crops, digit_struct
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.mnist import Split
@@ -292,7 +292,7 @@ class HouseNumbers(Task):
                 f"HouseNumbers: no folder is named for {self.data!r}; name one as RAMLIB_DATA, and "
                 f"{cure}"
             )
-        for root in (Path(named), Path(named) / self.data):
+        for root in (as_path(named), as_path(named) / self.data):
             # Photographs are never taken for synthetic images, nor these for photographs.
             if (root / "train").is_dir() and is_twin(root) == (self.data == "twin"):
                 return root
