@@ -55,10 +55,57 @@ class GlimpseGrid:
     gamma: Float[Tensor, "..."]
 
     def __post_init__(self) -> None:
-        shapes = {field.name: tuple(getattr(self, field.name).shape) for field in fields(self)}
+        for name, value in vars(self).items():
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"GlimpseGrid: {name} must be a tensor, got {type(value).__name__}; "
+                    "GlimpseGrid.at makes a grid from numbers"
+                )
+        shapes = {name: tuple(value.shape) for name, value in vars(self).items()}
         require(
             len(set(shapes.values())) == 1,
             f"GlimpseGrid: all parameters must have one shape, got {shapes}",
+        )
+
+    @classmethod
+    def at(
+        cls,
+        x: int | float | Tensor,
+        y: int | float | Tensor,
+        width: int | float | Tensor,
+        height: int | float | Tensor,
+        *,
+        size: int,
+        image_size: tuple[int, int],
+        sharpness: float = 0.5,
+    ) -> GlimpseGrid:
+        """The grid whose window is `width` x `height` pixels around pixel `(x, y)`.
+
+        Args:
+            x: as `centres` gives it: 0 is the middle of the first pixel; a number or `(B,)`.
+            y: the same, downwards.
+            width: of the window, in pixels.
+            height: of the window, in pixels.
+            size: N, filters along each axis.
+            image_size: `(H, W)` of the image.
+            sharpness: sigma, as a multiple of the distance between filters.
+        """
+        given = (x, y, width, height)
+        like = next(
+            (v for v in given if torch.is_tensor(v) and v.is_floating_point()), torch.ones(1)
+        )
+        x, y, width, height = torch.broadcast_tensors(
+            *(torch.atleast_1d(torch.as_tensor(v).to(like)) for v in given)
+        )
+        rows, columns = image_size
+        delta_x, delta_y = width / size, height / size
+        return cls(
+            2 * x / max(columns - 1, 1) - 1,
+            2 * y / max(rows - 1, 1) - 1,
+            delta_x,
+            delta_y,
+            sharpness * (delta_x * delta_y).sqrt(),
+            torch.ones_like(x),
         )
 
     @property
@@ -67,8 +114,16 @@ class GlimpseGrid:
         return self.c_x.shape
 
     def map(self, function: Callable[[Tensor], Tensor]) -> GlimpseGrid:
-        """Apply `function` to each parameter, for example `grid.map(torch.detach)`."""
+        """Apply `function` to each parameter, for example `grid.map(torch.exp)`."""
         return GlimpseGrid(*(function(getattr(self, field.name)) for field in fields(self)))
+
+    def to(self, *where: torch.device | torch.dtype | str) -> GlimpseGrid:
+        """The grid on a device, or in a dtype, as `Tensor.to` names them."""
+        return self.map(lambda parameter: parameter.to(*where))
+
+    def detach(self) -> GlimpseGrid:
+        """The grid, without its history."""
+        return self.map(torch.detach)
 
     def __getitem__(self, index) -> GlimpseGrid:
         """Index all parameters alike: `grids[:, 0]` is every image's first look."""

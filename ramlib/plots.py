@@ -15,20 +15,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-import seaborn as sns
-from jaxtyping import Float
-from matplotlib import patheffects
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from ramlib._checks import require
+from ramlib._extras import needs
+
+with needs("plot"):
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    import pandas as pd
+    import seaborn as sns
+    from matplotlib import patheffects
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -74,8 +77,10 @@ def _pixels(image: Tensor) -> np.ndarray:
     return array if array.ndim == 2 else np.moveaxis(array, 0, -1).squeeze()
 
 
-def show_image(ax: Axes, image: Float[Tensor, "H W"] | Float[Tensor, "C H W"]) -> Axes:
+def show_image(ax: Axes, image: Real[Tensor, "H W"] | Real[Tensor, "C H W"]) -> Axes:
     """Draw one image, black at 0 and white at 1 or at its brightest pixel.
+
+    An image of bytes is white at 255.
 
     Args:
         ax: where to draw.
@@ -91,10 +96,9 @@ def show_image(ax: Axes, image: Float[Tensor, "H W"] | Float[Tensor, "C H W"]) -
     )
     height, width = image.shape[-2:]
     array = _pixels(image)
-    if array.ndim == 3:
-        array = array.clip(0, 1)
-    brightest = max(1.0, float(array.max()))
-    ax.imshow(array, cmap="gray", vmin=0, vmax=brightest, extent=(0, width, height, 0))
+    white = max(1.0, float(array.max())) if image.is_floating_point() else 255.0
+    array = (array / white).clip(0, 1)
+    ax.imshow(array, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     for spine in ax.spines.values():
         spine.set_visible(False)

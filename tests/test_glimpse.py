@@ -89,6 +89,45 @@ class TestBoxes:
         assert_near(right - left, 6 * grid.delta_x)
 
 
+class TestAt:
+    def test_its_centre_and_its_window_are_those_that_were_asked_for(self):
+        grid = GlimpseGrid.at(30.0, 12.5, 24.0, 18.0, size=6, image_size=(50, 80))
+        x, y = grid.centres((50, 80))
+        assert_near(torch.cat([x, y]), [30, 12.5])
+        # Pixel 30 covers [30, 31), so its middle lies at 30.5.
+        assert_near(grid.boxes(6, (50, 80)), [[18.5, 4, 42.5, 22]])
+        assert_near(torch.cat([grid.delta_x, grid.delta_y]), [4, 3])
+        assert_near(grid.sigma, [12**0.5 / 2])
+        assert_near(grid.gamma, [1])
+
+    def test_the_whole_image_is_copied_where_filters_are_pixels(self):
+        images = torch.rand(1, 1, 9, 9)
+        grid = GlimpseGrid.at(4, 4, 9, 9, size=9, image_size=(9, 9), sharpness=1e-3)
+        assert_near(read_glimpse(images, grid, 9), images)
+
+    def test_numbers_meet_a_batch_of_tensors_in_their_dtype_and_gradient(self):
+        x = torch.tensor([3.0, 5.0, 6.0], dtype=torch.float64, requires_grad=True)
+        grid = GlimpseGrid.at(x, 2, torch.tensor([4, 5, 6]), 4, size=4, image_size=(9, 11))
+        assert grid.shape == (3,)
+        assert all(value.dtype == torch.float64 for value in astuple(grid.detach()))
+        (slope,) = torch.autograd.grad(grid.c_x.sum(), x)
+        assert_near(slope, torch.full((3,), 0.2, dtype=torch.float64))
+
+
+def test_a_grid_moves_as_a_tensor_does():
+    grid = random_grid(2).map(torch.Tensor.requires_grad_)
+    assert all(value.dtype == torch.float16 for value in astuple(grid.detach().to(torch.float16)))
+    assert grid.to("meta").c_x.is_meta
+    assert not any(value.requires_grad for value in astuple(grid.detach()))
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_a_grid_of_numbers_is_refused_with_the_cure():
+    message = r"c_x must be a tensor, got float; GlimpseGrid\.at makes a grid from numbers"
+    with pytest.raises(TypeError, match=message):
+        GlimpseGrid(*[0.0] * 6)
+
+
 class TestGaussianFilterbank:
     @pytest.mark.parametrize(
         ("centre", "delta", "sigma", "filters", "pixels"),

@@ -99,6 +99,15 @@ class TestShowImage:
         ):
             plots.show_image(ax, torch.rand(2, 4, 6))
 
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_bytes_look_like_the_same_image_from_0_to_1(self, ax, channels):
+        image = torch.randint(256, (channels, 4, 6), dtype=torch.uint8)
+        for shown in (image, image.float() / 255):
+            plots.show_image(ax, shown)
+        of_bytes, of_floats = (drawn.make_image(None, unsampled=True)[0] for drawn in ax.images)
+        np.testing.assert_array_equal(of_bytes, of_floats)
+        assert of_bytes[..., :3].std() > 30
+
 
 class TestDrawWindows:
     def test_outlines_the_boxes(self, canvas):

@@ -15,14 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
-from h5py import h5d, h5r, h5s
 from jaxtyping import Float32, Int64, UInt8
-from tqdm import tqdm
 
 from ramlib._checks import require
+from ramlib._extras import bar, later, quietly
 from ramlib._files import write_atomically
+
+h5py = later("h5py", "train")
 
 FILE = "digitStruct.mat"
 FIELDS = ("height", "label", "left", "top", "width")
@@ -65,19 +65,21 @@ class DigitStruct:
         return self.counts.cumsum() - self.counts
 
 
-def _read_object(file: h5py.File, reference: h5py.Reference) -> h5d.DatasetID | h5py.h5g.GroupID:
+def _read_object(
+    file: h5py.File, reference: h5py.Reference
+) -> h5py.h5d.DatasetID | h5py.h5g.GroupID:
     # h5py's upper layer takes ten times as long, and there are millions of these.
-    return h5r.dereference(reference, file.id)
+    return h5py.h5r.dereference(reference, file.id)
 
 
-def _values(dataset: h5d.DatasetID) -> np.ndarray:
+def _values(dataset: h5py.h5d.DatasetID) -> np.ndarray:
     values = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5s.ALL, h5s.ALL, values)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     return values.ravel()
 
 
 def _numbers(file: h5py.File, group: h5py.h5g.GroupID, field: str) -> list[float]:
-    values = _values(h5d.open(group, field.encode()))
+    values = _values(h5py.h5d.open(group, field.encode()))
     if values.dtype == object:
         return [float(_values(_read_object(file, reference)).item()) for reference in values]
     return [float(value) for value in values]
@@ -129,17 +131,15 @@ def read(folder: Path | str, *, quiet: bool = False) -> DigitStruct:
         raise FileNotFoundError(f"digit_struct.read: no file {path}; {cure}")
     names, numbers = [], []
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as file, quietly(quiet):
             references = [file["digitStruct"][field][()].ravel() for field in ("name", "bbox")]
             require(
                 len(references[0]) == len(references[1]) > 0,
                 f"{len(references[0])} names and {len(references[1])} lists of boxes",
             )
             columns = zip(*references, strict=True)
-            bar = tqdm(
-                columns, f"reading {path.parent.name}/{FILE}", len(references[0]), disable=quiet
-            )
-            for name, bbox in bar:
+            title = f"reading {path.parent.name}/{FILE}"
+            for name, bbox in bar(columns, title, len(references[0])):
                 entry = _entry(file, name, bbox)
                 names.append(entry[0])
                 numbers.append(entry[1])

@@ -4,18 +4,13 @@ A folder holds `train`, `test` and, if it was downloaded too, `extra`, each with
 `digitStruct.mat`. Three sets of images have this layout: the real SVHN, whole or in part; the
 synthetic twin that `ramlib data house-numbers` writes; and a small sample of the twin, which ships.
 
-Nothing but the crops is kept, one byte a pixel, in the user's cache and mapped into memory, so
-that a quarter of a million photographs pass through in bounded memory and are read once.
+Nothing but the crops and the lists is kept: see `crops`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import struct
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,16 +19,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
-from PIL import Image
-from platformdirs import user_cache_path
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ramlib._checks import require
-from ramlib._files import write_atomically
-from ramlib.data import digit_struct
+from ramlib._files import as_path, write_atomically
+from ramlib.data import crops, digit_struct
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.mnist import Split
 from ramlib.interface import Judgement, Rollout, Task, wrong
@@ -46,8 +38,6 @@ OFFICIAL = {"train": 33_402, "test": 13_068, "extra": 202_353}
 SAMPLE = Path(__file__).parent / "house_number_files"
 TWIN_MARK = "twin.json"  # a folder with this file holds no photographs
 
-# Part of the cache's key: raise it when a crop would come out differently.
-_VERSION = 1
 _CHUNK = 1_000
 
 
@@ -98,86 +88,7 @@ def union_boxes(listed: DigitStruct) -> Float32[np.ndarray, "images 4"]:
     return np.concatenate([low, high], 1)
 
 
-def expand_boxes(boxes: Float32[np.ndarray, "n 4"], share: float) -> Float64[np.ndarray, "n 4"]:
-    """Grow boxes about their centres by `share` of their width and of their height."""
-    low, high = boxes[:, :2].astype(float), boxes[:, 2:].astype(float)
-    margin = share / 2 * (high - low)
-    return np.concatenate([low - margin, high + margin], 1)
-
-
-def cut(
-    path: Path, box: Float64[np.ndarray, " 4"], side: int
-) -> tuple[UInt8[np.ndarray, "side side"], Float64[np.ndarray, " 4"]]:
-    """Cut `box` out of a photograph, grey, scaled to a square.
-
-    What leaves the photograph is cut off before the scaling: no pixel is made up.
-
-    Args:
-        path: of the image.
-        box: xyxy in pixels.
-        side: of the square, in pixels.
-
-    Returns:
-        The grey levels, and the box that was really cut.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read as an image, or the box lies outside it.
-    """
-    try:
-        with Image.open(path) as photograph:
-            grey = photograph.convert("L")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise ValueError(
-            f"house_numbers.cut: {path} cannot be read as an image ({error}); unpack the official "
-            "archive again"
-        ) from error
-    frame = np.concatenate([box[:2].clip(min=0), np.minimum(box[2:], grey.size)])
-    require(
-        bool((frame[:2] < frame[2:]).all()),
-        f"house_numbers.cut: the box {box.round(1).tolist()} lies outside {path}, whose size is "
-        f"{grey.size}",
-    )
-    square = grey.resize((side, side), Image.Resampling.BILINEAR, box=tuple(frame))
-    return np.asarray(square), frame
-
-
-# ---- the cache: everything in it can be made again ----
-
-
-def cache_folder() -> Path:
-    """Where crops are kept: the folder `RAMLIB_CACHE`, or else the user's usual cache."""
-    named = os.environ.get("RAMLIB_CACHE")
-    return (Path(named) if named else user_cache_path("ramlib")) / "house-numbers"
-
-
-def _fingerprint(folders: list[Path]) -> str:
-    """A digest of the name, size and time of every file in the folders."""
-    digest = hashlib.sha256(str(_VERSION).encode())
-    for folder in folders:
-        with os.scandir(folder) as entries:
-            files = sorted((e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries)
-        digest.update(repr((folder.name, files)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _cache_of(root: Path, partitions: tuple[str, ...]) -> Path:
-    """The folder for what was made of these files; what was made of older ones is removed."""
-    place = hashlib.sha256(repr((str(root.resolve()), partitions)).encode()).hexdigest()[:16]
-    cache = cache_folder() / place / _fingerprint([root / name for name in partitions])
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise type(error)(
-            f"house_numbers: the cache {cache} cannot be written ({error.strerror}); name another "
-            "folder as RAMLIB_CACHE"
-        ) from error
-    for other in cache.parent.iterdir():
-        if other != cache:
-            shutil.rmtree(other, ignore_errors=True)
-    return cache
+# ---- the lists of images ----
 
 
 def _read_listing(root: Path, partitions: tuple[str, ...], quiet: bool) -> DigitStruct:
@@ -219,45 +130,6 @@ def _listing(root: Path, partitions: tuple[str, ...], cache: Path, quiet: bool) 
 
     write_atomically(path, write)
     return listed
-
-
-def _cut_all(
-    root: Path, listed: DigitStruct, crop: str, cache: Path, quiet: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Crops `(n, S, S)` and the boxes that were cut `(n, 4)`, from the cache if they are there."""
-    n, kind = len(listed.names), CROPS[crop]
-    path, frames_path = cache / f"{crop}.npy", cache / f"{crop}-frames.npy"
-    try:
-        # Copy-on-write: nothing is read before it is used, and nothing is ever written back.
-        images = np.load(path, mmap_mode="c", allow_pickle=False)
-        frames = np.load(frames_path, allow_pickle=False)
-        if images.shape == (n, kind.side, kind.side) and frames.shape == (n, 4):
-            return images, frames
-    except (OSError, ValueError, EOFError):
-        pass
-    boxes = expand_boxes(union_boxes(listed), kind.expand)
-    frames = np.empty((n, 4))
-
-    def write(temporary: Path) -> None:
-        images = np.lib.format.open_memmap(temporary, "w+", np.uint8, (n, kind.side, kind.side))
-        bar = tqdm(total=n, desc=f"cutting {crop} crops", disable=quiet)
-        with ThreadPoolExecutor() as pool, bar:
-            for start in range(0, n, _CHUNK):
-                rows = range(start, min(start + _CHUNK, n))
-                done = pool.map(lambda i: cut(root / listed.names[i], boxes[i], kind.side), rows)
-                for i, (image, frame) in zip(rows, done, strict=True):
-                    images[i], frames[i] = image, frame
-                    bar.update()
-        images.flush()
-
-    write_atomically(path, write)
-    write_atomically(frames_path, lambda temporary: _save(temporary, frames))
-    return np.load(path, mmap_mode="c", allow_pickle=False), frames
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 # ---- the task ----
@@ -315,13 +187,16 @@ def load(
     for partition in partitions:
         if not (root / partition).is_dir():
             raise FileNotFoundError(f"house_numbers.load: no folder {root / partition}")
-    cache = _cache_of(root, partitions)
+    place = str(root.resolve()), partitions
+    cache = crops.cache_of("house-numbers", place, [root / name for name in partitions])
     listed = _listing(root, partitions, cache, quiet)
     keep = listed.counts <= LONGEST
     left_out = [name for name, kept in zip(listed.names, keep, strict=True) if not kept]
     listed = _without(listed, keep)
-    images, frames = _cut_all(root, listed, crop, cache, quiet)
-    labels, boxes = _padded(listed, frames, CROPS[crop].side)
+    kind, paths = CROPS[crop], [root / name for name in listed.names]
+    grown = crops.expand_boxes(union_boxes(listed), kind.expand)
+    images, frames = crops.cut_all(cache, crop, paths, grown, kind.side, quiet=quiet)
+    labels, boxes = _padded(listed, frames, kind.side)
     tensors = (torch.from_numpy(array).to(device) for array in (images, labels, boxes))
     return Numbers(*tensors, listed.names, left_out)
 
@@ -417,7 +292,7 @@ class HouseNumbers(Task):
                 f"HouseNumbers: no folder is named for {self.data!r}; name one as RAMLIB_DATA, and "
                 f"{cure}"
             )
-        for root in (Path(named), Path(named) / self.data):
+        for root in (as_path(named), as_path(named) / self.data):
             # Photographs are never taken for synthetic images, nor these for photographs.
             if (root / "train").is_dir() and is_twin(root) == (self.data == "twin"):
                 return root

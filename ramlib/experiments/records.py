@@ -13,12 +13,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from ramlib import experiments
 from ramlib._checks import require
+from ramlib._extras import later
 from ramlib._files import write_atomically
+
+pd = later("pandas", "train")
 
 FOLDER = Path(__file__).parent.parent / "records"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
 from ramlib import experiments
+from ramlib._extras import later
 from ramlib.experiments import records
 from ramlib.experiments.measure import PASSES
 from ramlib.experiments.recipe import Record, Table
+
+pd = later("pandas", "train")
 
 
 def row(this: Table, model: str, value: str, interval: str, source: str, **more: str) -> dict:

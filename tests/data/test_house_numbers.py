@@ -1,22 +1,19 @@
 """House numbers: cut as the paper says, split once, cached safely, refused by name."""
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from svhn_files import some_entries, write_folder, write_image, write_list
 from tolerances import assert_near
 
-from ramlib.data import digit_struct, house_numbers
+from ramlib.data import crops, digit_struct, house_numbers
+from ramlib.data.crops import cut, expand_boxes
 from ramlib.data.house_numbers import (
     CROPS,
     HouseNumbers,
-    cut,
-    expand_boxes,
     is_twin,
     load,
     split_rows,
@@ -57,12 +54,6 @@ def draw(root, count=8, split="train", seed=0, **options):
     )
 
 
-def grey_of(colours):
-    """Rec. 601's luma in 16-bit fixed point, which is Pillow's."""
-    r, g, b = np.moveaxis(colours.astype(np.int64), -1, 0)
-    return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16
-
-
 class TestBoxes:
     def test_union_is_the_box_around_all_digits_of_an_image(self, tmp_path):
         digits = [[(1, 9, 4, 5, 20)], [(2, 3, 8, 6, 9), (3, 10, 5, 4, 7), (4, 15, 9, 5, 10)]]
@@ -70,78 +61,9 @@ class TestBoxes:
         listed = digit_struct.read(tmp_path, quiet=True)
         assert union_boxes(listed).tolist() == [[9, 4, 14, 24], [3, 5, 20, 19]]
 
-    def test_grow_about_their_centre_by_a_share_of_their_own_size(self):
-        box = np.array([[10, 20, 30, 60]], np.float32)
-        assert_near(torch.from_numpy(expand_boxes(box, 0.3)), [[7, 14, 33, 66]])
-        assert_near(torch.from_numpy(expand_boxes(box, 1.3)), [[-3, -6, 43, 86]])
-
     def test_crops_are_those_of_the_paper(self):
         assert (CROPS["tight"].expand, CROPS["tight"].side) == (0.3, 64)
         assert (CROPS["loose"].expand, CROPS["loose"].side) == (1.3, 128)
-
-
-class TestCut:
-    @pytest.fixture
-    def photograph(self, tmp_path):
-        colours = np.random.default_rng(0).integers(0, 256, (90, 100, 3), np.uint8)
-        write_image(tmp_path / "1.png", colours)
-        return tmp_path / "1.png", colours
-
-    def test_without_scaling_is_a_grey_piece(self, photograph):
-        path, colours = photograph
-        image, frame = cut(path, np.array([10.0, 20, 74, 84]), 64)
-        np.testing.assert_array_equal(image, grey_of(colours)[20:84, 10:74])
-        assert frame.tolist() == [10, 20, 74, 84]
-
-    def test_is_scaled_along_both_sides_alike_or_not(self, tmp_path):
-        """A ramp along x and y stays one: pixel i of 32 is the mean of what it covers."""
-        ramp = np.add.outer(np.arange(64.0), 2 * np.arange(48.0))
-        write_image(tmp_path / "1.png", ramp)
-        image, _ = cut(tmp_path / "1.png", np.array([0.0, 0, 48, 64]), 16)
-        y, x = 4 * np.arange(16) + 1.5, 3 * np.arange(16) + 1
-        expected = np.add.outer(y, 2 * x)
-        np.testing.assert_allclose(image[2:-2, 2:-2], expected[2:-2, 2:-2], atol=1)
-
-    def test_what_leaves_the_photograph_is_cut_off(self, photograph):
-        path, _ = photograph
-        image, frame = cut(path, np.array([-20.0, 50, 64, 130]), 64)
-        assert frame.tolist() == [0, 50, 64, 90]
-        inside, _ = cut(path, np.array([0.0, 50, 64, 90]), 64)
-        np.testing.assert_array_equal(image, inside)
-
-    @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1"])
-    def test_reads_any_kind_of_png(self, mode, tmp_path):
-        values = np.full((20, 20), 255, np.uint8)
-        Image.fromarray(values).convert(mode).save(tmp_path / "1.png")
-        image, _ = cut(tmp_path / "1.png", np.array([2.0, 2, 18, 18]), 8)
-        assert image.shape == (8, 8)
-        assert (image == 255).all()
-
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda raw: b"",
-            lambda raw: b"<html>404</html>",
-            lambda raw: raw[: len(raw) // 2],
-            lambda raw: raw[:33] + raw[40:],
-            lambda raw: raw[:60] + bytes(40) + raw[100:],
-        ],
-        ids=["empty", "a web page", "cut short", "a piece missing", "zeros inside"],
-    )
-    def test_a_damaged_image_is_named_with_its_cure(self, damage, photograph):
-        path, _ = photograph
-        path.write_bytes(damage(path.read_bytes()))
-        message = f"{re.escape(str(path))} cannot be read as an image .*; unpack"
-        with pytest.raises(ValueError, match=message):
-            cut(path, np.array([0.0, 0, 5, 5]), 8)
-
-    @pytest.mark.parametrize(
-        "box", [[-9.0, 0.0, 0.0, 5.0], [100.0, 0.0, 120.0, 5.0], [0.0, 95.0, 9.0, 99.0]]
-    )
-    def test_a_box_outside_its_image_is_refused_by_name(self, box, photograph):
-        message = f"the box {re.escape(str(box))} lies outside .*1.png, whose size is .100, 90."
-        with pytest.raises(ValueError, match=message):
-            cut(photograph[0], np.array(box), 8)
 
 
 class TestLoad:
@@ -192,8 +114,8 @@ class TestLoad:
 
     def test_more_images_than_one_chunk(self, svhn, monkeypatch):
         whole = fresh(svhn)
-        monkeypatch.setattr(house_numbers, "_CHUNK", 7)
-        monkeypatch.setattr(house_numbers, "_VERSION", -1)
+        monkeypatch.setattr(crops, "_CHUNK", 7)
+        monkeypatch.setattr(crops, "_VERSION", -1)
         assert torch.equal(fresh(svhn).images, whole.images)
 
     def test_shows_progress_bars_unless_it_is_quiet(self, svhn, capsys):
@@ -214,7 +136,7 @@ class TestCache:
             def fail(*_, **__):
                 raise AssertionError("read again")
 
-            monkeypatch.setattr(house_numbers, "cut", fail)
+            monkeypatch.setattr(crops, "cut", fail)
             monkeypatch.setattr(digit_struct, "read", fail)
 
         return forbid
@@ -288,11 +210,6 @@ class TestCache:
         monkeypatch.setenv("RAMLIB_CACHE", str(svhn / "file"))
         with pytest.raises(OSError, match=r"the cache .*file.* cannot be written .*RAMLIB_CACHE"):
             fresh(svhn, "test")
-
-    def test_is_the_users_usual_one_when_none_is_named(self, monkeypatch):
-        monkeypatch.delenv("RAMLIB_CACHE")
-        assert house_numbers.cache_folder().name == "house-numbers"
-        assert "ramlib" in str(house_numbers.cache_folder())
 
 
 class TestSplits:

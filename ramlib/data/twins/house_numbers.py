@@ -22,13 +22,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from tqdm import tqdm
 
 from ramlib._checks import require
+from ramlib._extras import bar, needs, quietly
+from ramlib._files import as_path, room, usual_rights
 from ramlib.data import digit_struct
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.house_numbers import TWIN_MARK
+
+with needs("train"):
+    from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Colour = Float[np.ndarray, " 3"]
 Plane = Float[np.ndarray, "height width"]
@@ -511,32 +514,35 @@ def write_twin(
         f"write_twin: colours must be in [2, 256] or None, got {colours}",
     )
     typefaces()
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"write_twin: {folder} exists; choose another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is complete.
     partial_folder = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        for part, (partition, count) in enumerate((("train", train), ("test", test))):
-            (partial_folder / partition).mkdir()
-            names, drawn = [f"{index + 1}.png" for index in range(count)], []
-            for index in tqdm(range(count), f"drawing {partition}", disable=quiet):
-                image, digits, boxes = draw_image((seed, part, index))
-                if colours is not None:
-                    image = image.quantize(colours, dither=Image.Dither.NONE)
-                image.save(partial_folder / partition / names[index], optimize=colours is not None)
-                drawn.append((digits, boxes))
-            struct = DigitStruct(
-                names,
-                np.array([len(digits) for digits, _ in drawn]),
-                np.concatenate([digits for digits, _ in drawn]).astype(np.uint8),
-                np.concatenate([boxes for _, boxes in drawn]).astype(np.float32),
-            )
-            digit_struct.write(struct, partial_folder / partition)
-        note = {"synthetic": True, "seed": seed, "train": train, "test": test}
-        (partial_folder / TWIN_MARK).write_text(json.dumps(note) + "\n", encoding="utf-8")
-        partial_folder.chmod(0o755)
+        with room(partial_folder, folder), quietly(quiet):
+            for part, (partition, count) in enumerate((("train", train), ("test", test))):
+                (partial_folder / partition).mkdir()
+                names, drawn = [f"{index + 1}.png" for index in range(count)], []
+                for index in bar(range(count), f"drawing {partition}", count):
+                    image, digits, boxes = draw_image((seed, part, index))
+                    if colours is not None:
+                        image = image.quantize(colours, dither=Image.Dither.NONE)
+                    image.save(
+                        partial_folder / partition / names[index], optimize=colours is not None
+                    )
+                    drawn.append((digits, boxes))
+                struct = DigitStruct(
+                    names,
+                    np.array([len(digits) for digits, _ in drawn]),
+                    np.concatenate([digits for digits, _ in drawn]).astype(np.uint8),
+                    np.concatenate([boxes for _, boxes in drawn]).astype(np.float32),
+                )
+                digit_struct.write(struct, partial_folder / partition)
+            note = {"synthetic": True, "seed": seed, "train": train, "test": test}
+            (partial_folder / TWIN_MARK).write_text(json.dumps(note) + "\n", encoding="utf-8")
+        usual_rights(partial_folder, 0o777)
         partial_folder.replace(folder)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
