@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramlib._checks import require
-from ramlib.interface import Classifier, Task
+from ramlib.interface import Classifier, Judgement, Task
 
 PASSES = 10  # with noise on the grids, as Section IV-B of Semeniuta & Barth (2016) averages them
 
@@ -55,6 +57,16 @@ def share(hits: int, n: int) -> Measure:
     return Measure(100 * p, 100 * low, 100 * high, n)
 
 
+def shares(judgements: Iterable[Judgement]) -> dict[str, Measure]:
+    """Add up what was judged of several batches; what no case is among is left out."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for judgement in judgements:
+        for name, (cases, among) in judgement.items():
+            counts[name][0] += int((cases & among).sum())
+            counts[name][1] += int(among.sum())
+    return {name: share(hits, n) for name, (hits, n) in counts.items() if n}
+
+
 @torch.inference_mode()
 def measure(
     task: Task,
@@ -64,7 +76,7 @@ def measure(
     *,
     passes: int = 0,
 ) -> dict[str, Measure]:
-    """All that `task` judges of a model, by name; what no case is among is left out.
+    """All that `task` judges of a model, by name.
 
     Args:
         task: judges; see `ramlib.interface.Task`.
@@ -83,15 +95,14 @@ def measure(
         "call model.eval() first",
     )
     device = next(model.parameters()).device
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for batch in task.batches(split, count, device=device):
+
+    def judge(batch: Any) -> Judgement:
         rollout = model(batch.images, noisy=False)
         if passes:
             rollout = replace(rollout, said=model.predict(batch.images, passes=passes))
-        for name, (cases, among) in task.judge(rollout, batch).items():
-            counts[name][0] += int((cases & among).sum())
-            counts[name][1] += int(among.sum())
-    return {name: share(hits, n) for name, (hits, n) in counts.items() if n}
+        return task.judge(rollout, batch)
+
+    return shares(judge(batch) for batch in task.batches(split, count, device=device))
 
 
 def multiply_adds(model: nn.Module, images: Float[Tensor, "n C H W"]) -> int:
