@@ -144,13 +144,15 @@ def draw_windows(
             )
         )
         at_right, at_bottom = t % 4 in (1, 2), t % 4 in (2, 3)
+        # Outside the window, so that it hides nothing of what is looked at, if there is room.
+        room = (height - bottom if at_bottom else top) >= 0.08 * height
         ax.annotate(
             labels[t],
             (right if at_right else left, bottom if at_bottom else top),
-            xytext=(-3 if at_right else 3, 3 if at_bottom else -3),
+            xytext=(-3 if at_right else 3, 3 if at_bottom != room else -3),
             textcoords="offset points",
             ha="right" if at_right else "left",
-            va="bottom" if at_bottom else "top",
+            va="bottom" if at_bottom != room else "top",
             color=line["edgecolor"],
             fontsize=9,
             fontweight="bold",

@@ -162,7 +162,8 @@ const Looking = (() => {
       const context = paint(canvas, scene.image(), side);
       looks.slice(0, shown).forEach(({ box }, t) => outline(context, box, t, side));
       looks.forEach(({ g }, t) => {
-        paint(glimpses[t], t < shown ? g : new Float64Array(N * N), N);
+        const brightest = Math.max(...g, 1e-3); // drawn white, however dark
+        paint(glimpses[t], g.map(value => (t < shown ? value / brightest : 0)), N);
         const best = shares[t].indexOf(Math.max(...shares[t]));
         answers[t].textContent = t < shown ? `${best}: ${percent(shares[t][best])}` : "";
       });
