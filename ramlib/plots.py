@@ -170,8 +170,12 @@ def window_line(t: int) -> dict:
 
 
 def show_glimpse(ax: Axes, glimpse: Float[Tensor, "C N N"], t: int) -> Axes:
-    """Draw what look `t` (from 0) saw, with its window's number and colour around it."""
-    show_image(ax, glimpse)
+    """Draw what look `t` (from 0) saw, with its window's number and colour around it.
+
+    Its brightest cell is white: what is asked of a picture is what the look saw, not how dimly.
+    """
+    brightest = glimpse.max()
+    show_image(ax, glimpse / brightest if brightest > 0 else glimpse)
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=2.5, edgecolor=window_line(t)["edgecolor"])
     ax.set_title(str(t + 1), fontsize=9, fontweight="bold")

@@ -161,9 +161,7 @@ def still_of_model() -> plt.Figure:
     with torch.inference_mode():
         rollout = rounded_reader()(image)
     figure, axes = plt.subplots(1, 6, figsize=(9.6, 2.1), width_ratios=[1.7, 1, 1, 1, 1, 1.7])
-    glimpses = rollout.glimpses[0]
-    glimpses = glimpses / glimpses.amax((-1, -2), keepdim=True)  # the brightest cell is white
-    show_rollout(axes[:5], image[0], rollout.windows[0], glimpses)
+    show_rollout(axes[:5], image[0], rollout.windows[0], rollout.glimpses[0])
     axes[5].bar(range(10), rollout.logits[0, -1].softmax(-1).tolist())
     axes[5].set(xticks=range(10), yticks=[0, 1], ylim=(0, 1), xlabel="class", title="probability")
     return figure
@@ -242,7 +240,7 @@ def still_of_descent() -> plt.Figure:
     axes[0].plot(*(path.mT + 0.5), color=WINDOW_COLOURS[0])
     for t, grid in enumerate(ends):
         seen = read_glimpse(image, grid, 12)[0]
-        show_glimpse(axes[t + 1], seen / seen.max(), t).set_title(("start", "end")[t])
+        show_glimpse(axes[t + 1], seen, t).set_title(("start", "end")[t])
     return figure
 
 

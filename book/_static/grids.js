@@ -120,6 +120,7 @@ const Grids = (() => {
     const across = element("canvas", { width: 600, height: 120, role: "img", "aria-label": "Filterbank F x: a row for each filter, a column for each column of the canvas." });
     const down = element("canvas", { width: 120, height: 600, role: "img", "aria-label": "Filterbank F y: a column for each filter, a row for each row of the canvas." });
     const glimpse = screen(N, { class: "touch-glimpse", role: "img", "aria-label": "The glimpse, 12 by 12 cells." }, 20);
+    const large = screen(N, { "aria-hidden": "true" }, 20);
     const { node, say } = Touch.status();
 
     function draw() {
@@ -144,7 +145,7 @@ const Grids = (() => {
       if (length) arrow(context, at.x + 0.5, at.y + 0.5, (dx / size) * length, (dy / size) * length, colours[1]);
       paint(across, normal(read.F_x), side, N);
       paint(down, normal(Looking.transpose(read.F_y, N, side)), N, side);
-      paint(glimpse, read.g, N);
+      for (const picture of [glimpse, large]) paint(picture, read.g, N);
       const felt = length ? `the gradient is (${signed(dx)}, ${signed(dy)}) per pixel` : "the gradient is as good as nothing";
       say(`The window stands at (${Math.round(at.x)}, ${Math.round(at.y)}). The glimpse's brightness ` +
         `sums to ${sum(read.g).toFixed(1)}, and ${felt}: the blue arrow shows where it becomes brighter.`);
@@ -171,7 +172,8 @@ const Grids = (() => {
           slider(named("\u03b4", "y"), 0.1, 9, at.delta_y, set("delta_y")),
           slider("\u03c3", 0.1, 20, at.sigma, set("sigma")),
           slider("\u03b3", 0.25, 4, at.gamma, set("gamma")),
-          button("Another canvas", () => { scene.shuffle(); draw(); }))),
+          button("Another canvas", () => { scene.shuffle(); draw(); })),
+        element("div", { class: "touch-large" }, large)),
       node);
     draw();
   }
