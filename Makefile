@@ -103,7 +103,7 @@ notebooks: $(READY) ## part of test: run every chapter again and compare with it
 .PHONY: pages
 pages: $(READY) ## part of test: open every built page in a headless browser
 	@test -f _build/html/index.html || $(MAKE) book
-	$(BIN)/pytest -q -ra -m pages tests/test_pages.py
+	$(BIN)/pytest -q -ra -m pages tests/book
 
 .PHONY: format
 format: $(READY) ## put the code in order

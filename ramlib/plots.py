@@ -148,13 +148,15 @@ def draw_windows(
             )
         )
         at_right, at_bottom = t % 4 in (1, 2), t % 4 in (2, 3)
+        # Outside the window, so that it hides nothing of what is looked at, if there is room.
+        room = (height - bottom if at_bottom else top) >= 0.08 * height
         ax.annotate(
             labels[t],
             (right if at_right else left, bottom if at_bottom else top),
-            xytext=(-3 if at_right else 3, 3 if at_bottom else -3),
+            xytext=(-3 if at_right else 3, 3 if at_bottom != room else -3),
             textcoords="offset points",
             ha="right" if at_right else "left",
-            va="bottom" if at_bottom else "top",
+            va="bottom" if at_bottom != room else "top",
             color=line["edgecolor"],
             fontsize=9,
             fontweight="bold",
@@ -172,8 +174,12 @@ def window_line(t: int) -> dict:
 
 
 def show_glimpse(ax: Axes, glimpse: Float[Tensor, "C N N"], t: int) -> Axes:
-    """Draw what look `t` (from 0) saw, with its window's number and colour around it."""
-    show_image(ax, glimpse)
+    """Draw what look `t` (from 0) saw, with its window's number and colour around it.
+
+    Its brightest cell is white: what is asked of a picture is what the look saw, not how dimly.
+    """
+    brightest = glimpse.max()
+    show_image(ax, glimpse / brightest if brightest > 0 else glimpse)
     for spine in ax.spines.values():
         spine.set(visible=True, linewidth=2.5, edgecolor=window_line(t)["edgecolor"])
     ax.set_title(str(t + 1), fontsize=9, fontweight="bold")

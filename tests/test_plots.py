@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.transforms import Bbox
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -126,6 +127,25 @@ class TestDrawWindows:
         plots.draw_windows(canvas, windows([0.0, 0.5], [0.0, 0.5], 1.0))
         assert [text.get_text() for text in canvas.texts] == ["1", "2"]
 
+    def test_numbers_stand_beside_their_windows(self, canvas):
+        """Each outside its own window, at a corner of its own, so that it hides no digit."""
+        plots.draw_windows(canvas, torch.tensor([[6.0, 6.0, 14.0, 14.0]]).expand(4, -1))
+        for number in self.places(canvas):
+            assert number.y0 >= 13.5 or number.y1 <= 6.5
+
+    def test_a_number_without_room_stands_inside(self, canvas):
+        plots.draw_windows(canvas, torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
+        (number,) = self.places(canvas)
+        assert number.y0 >= 0
+
+    @staticmethod
+    def places(canvas):
+        """The boxes of the numbers, in pixels of the image, y running down."""
+        canvas.figure.draw_without_rendering()
+        turn = canvas.transData.inverted()
+        boxes = [turn.transform_bbox(text.get_window_extent()) for text in canvas.texts]
+        return [Bbox([[b.x0, min(b.y0, b.y1)], [b.x1, max(b.y0, b.y1)]]) for b in boxes]
+
     def test_takes_labels(self, canvas):
         plots.draw_windows(canvas, windows([0.0], [0.0], 1.0), ["here"])
         assert [text.get_text() for text in canvas.texts] == ["here"]
@@ -159,7 +179,8 @@ class TestShowRollouts:
         assert axes.shape == (2, LOOKS + 1)
         for b, t in itertools.product(range(2), range(LOOKS)):
             drawn = torch.as_tensor(axes[b, t + 1].images[0].get_array().data)
-            assert torch.equal(drawn, result.glimpses[b, t, 0])
+            glimpse = result.glimpses[b, t, 0]
+            assert torch.equal(drawn, glimpse / glimpse.max())  # its brightest cell is white
         assert [axis.get_title() for axis in axes[:, 0]] == ["a", "b"]
 
     def test_frames_a_glimpse_in_the_colour_of_its_window(self, rollout):

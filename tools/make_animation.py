@@ -1,4 +1,4 @@
-"""Draw the animation of chapter 7, and its still, from the weights that ship."""
+"""Draw the animation of looking, for README and chapter 7, and its still: from what ships."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parent.parent / "book" / "_static"
 def main() -> None:
     """Write `looking.gif` and `looking-still.png`."""
     use_book_style()
-    model = ramlib.load("digit-context")
+    model = ramlib.load("digit")  # without context, its windows travel
     generator = torch.Generator().manual_seed(7)
     batch = ClutteredDigits("digit").sample(500, split="validation", generator=generator)
     with torch.inference_mode():

@@ -1,10 +1,10 @@
-"""Write the pages that nobody types: claims, equations, timings.
+"""Write the pages that nobody types: claims, equations, timings, and the questions of a chapter.
 
-python tools/make_pages.py            write book/claims.md, book/equations.md and book/timings.md
+python tools/make_pages.py            write book/{claims,equations,timings}.md, book/questions/*.md
 python tools/make_pages.py --check    write nothing; fail if a page is not current
 
 Sources: book/claims.toml and ramlib/records; book/equations.toml and the docstrings of the package
-and of its tests; book/timings.json, which tools/run_chapters.py writes.
+and of its tests; book/timings.json, which tools/run_chapters.py writes; book/questions.toml.
 """
 
 import argparse
@@ -15,8 +15,11 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import questions
 
 from ramlib._files import write_atomically
 from ramlib.experiments import records, trials
@@ -311,7 +314,12 @@ def timings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"claims.md": claims_page, "equations.md": equations_page, "timings.md": timings_page}
+PAGES = {
+    "claims.md": claims_page,
+    "equations.md": equations_page,
+    "timings.md": timings_page,
+    **{f"questions/{name}.md": partial(questions.page, name) for name in questions.read()},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

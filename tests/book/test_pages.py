@@ -6,7 +6,6 @@ localhost; whatever a page asks of another host is refused and counts as a failu
 
 import functools
 import http.server
-import shutil
 import threading
 from pathlib import Path
 
@@ -21,11 +20,6 @@ PAGES = sorted(
     for page in HTML.rglob("*.html")
     if "_static" not in page.parts and page != HTML / FRONT
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 # Errors on the console that are the theme's own, and harmless.
 HARMLESS = (
@@ -109,18 +103,6 @@ def address():
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: install Debian's package `chromium`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module", params=PAGES)
