@@ -1,6 +1,6 @@
-"""Write the pages that nobody types: claims, equations, timings, and the questions of a chapter.
+"""Write what nobody types: results, claims, equations, timings, the questions of a chapter.
 
-python tools/make_pages.py            write book/{claims,equations,timings}.md, book/questions/*.md
+python tools/make_pages.py            write those pages in book/, and the results of the README
 python tools/make_pages.py --check    write nothing; fail if a page is not current
 
 Sources: book/claims.toml and ramlib/records; book/equations.toml and the docstrings of the package
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import questions
 
 from ramlib._files import write_atomically
-from ramlib.experiments import records, trials
+from ramlib.experiments import records, tables, trials
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -103,14 +103,44 @@ def verdict(claim: dict[str, Any]) -> str:
     return "reached" if low <= ours.value <= high else "not reached"
 
 
+VERDICTS = ("reached", "not reached", "not measured")
+
+
+def tally(claims: list[dict[str, Any]]) -> list[int]:
+    """How many claims have each verdict."""
+    found = [verdict(claim) for claim in claims]
+    return [found.count(word) for word in VERDICTS]
+
+
+def tally_in_words() -> str:
+    """One sentence for README, landing page and ledger."""
+    claims = read_claims()
+    reached, missed, open_ = tally(claims)
+    return (
+        f"Of the {len(claims)} numbers and claims of the paper, {reached} are reached here, "
+        f"{missed} are not reached, and {open_} are not measured."
+    )
+
+
+def coloured(word: str) -> str:
+    """A verdict as a badge, whose colour says no more than its word does."""
+    kind = dict(zip(VERDICTS, ("success", "danger", "secondary"), strict=True))[word]
+    return f"{{bdg-{kind}}}`{word}`"
+
+
+def results() -> str:
+    """A few results and what is missing: README and landing page show them."""
+    shown = tables.headlines()
+    rows = table(list(shown.columns), [list(row) for row in shown.itertuples(index=False)])
+    return f"{rows}\n\n{tally_in_words()}"
+
+
 def claims_page() -> str:
     claims = read_claims()
     sections = defaultdict(list)
     for claim in claims:
         sections[claim["section"]].append(claim)
-    count = defaultdict(int)
-    for claim in claims:
-        count[verdict(claim)] += 1
+    summary = [[name, *map(str, tally(members))] for name, members in sections.items()]
     parts = [
         NOTE,
         "(claims)=\n# Claims ledger",
@@ -119,8 +149,8 @@ def claims_page() -> str:
         "where the paper gives none, meets the reading stated beside it. The number in front of "
         "the brackets decides; the brackets hold its 95 % interval. What was not measured is "
         "listed all the same. Rows of other work are listed because the paper's tables hold them.",
-        f"Of {len(claims)} claims, {count['reached']} are reached, {count['not reached']} are not "
-        f"reached, and {count['not measured']} are not measured.",
+        tally_in_words(),
+        table(["Section", *map(coloured, VERDICTS)], summary),
     ]
     for section, members in sections.items():
         rows = []
@@ -129,7 +159,7 @@ def claims_page() -> str:
             says = claim["says"] + (f" *(here: {claim['ours']})*" if "ours" in claim else "")
             source = " / ".join(f"`{claim[key][0]}`" for key in ("of", "over") if key in claim)
             shown = "" if ours is None else str(ours)
-            rows.append([says, claim.get("paper", ""), shown, verdict(claim), source])
+            rows.append([says, claim.get("paper", ""), shown, coloured(verdict(claim)), source])
         head = ["Claim", "{cite:t}`semeniuta2016image`", "Ours", "Verdict", "Recipe"]
         parts += [f"## {section}", table(head, rows)]
     parts += ["## What each result took", costs()]
@@ -293,6 +323,66 @@ def equations_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+# ---- API ----
+
+# The package in the order in which data flow through it.
+GROUPS = {
+    "The core": ("glimpse", "attention", "networks", "recurrence", "interface", "model"),
+    "Labels and figures": ("labels", "plots"),
+    "Models built from the core": ("models/*",),
+    "Baselines": ("baselines/*",),
+    "Where images come from": ("data/*", "data/twins/*"),
+    "Experiments": ("experiments/*", "cli"),
+}
+
+
+def modules(patterns: tuple[str, ...]) -> list[str]:
+    """Public modules, by patterns of paths in the package."""
+    folder = ROOT / "ramlib"
+    found = [path for pattern in patterns for path in sorted(folder.glob(f"{pattern}.py"))]
+    return [module_name(path) for path in found if not path.name.startswith("_")]
+
+
+def api_page(module: str) -> str:
+    head = f"# {module.removeprefix('ramlib.')}"
+    return f"{NOTE}\n\n{head}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+
+
+def api_index() -> str:
+    parts = [
+        NOTE,
+        "(api)=\n# API reference",
+        "A page a module, in the order in which data flow through the package. What most readers "
+        "need is the front door. Every function names the rule that bad input broke.",
+        "## The front door",
+        "```{eval-rst}\n.. autosummary::\n   :nosignatures:\n\n"
+        "   ~ramlib.experiments.weights.load\n"
+        "   ~ramlib.experiments.weights.shipped\n"
+        "   ~ramlib.experiments.recipe.Recipe\n"
+        "   ~ramlib.model.RAMConfig\n"
+        "   ~ramlib.model.RecurrentAttentionModel\n"
+        "   ~ramlib.interface.Classifier\n"
+        "   ~ramlib.interface.Rollout\n"
+        "   ~ramlib.glimpse.GlimpseGrid\n"
+        "   ~ramlib.glimpse.gaussian_filterbank\n"
+        "   ~ramlib.glimpse.read_glimpse\n```",
+        "All of these can be imported from `ramlib` itself, and so can `RECIPES`, the recipes by "
+        "their names.",
+    ]
+    for group, patterns in GROUPS.items():
+        listed = [
+            f"- {{doc}}`{name.removeprefix('ramlib.')} <api/{name}>`: {first_line(name)}"
+            for name in modules(patterns)
+        ]
+        parts += [f"## {group}", "\n".join(listed)]
+    return "\n\n".join(parts) + "\n"
+
+
+def first_line(module: str) -> str:
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
+
+
 # ---- timings ----
 
 
@@ -314,10 +404,25 @@ def timings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def readme() -> str:
+    """The README, with its results filled in."""
+    before, rest = (ROOT / "README.md").read_text(encoding="utf-8").split(BEGIN)
+    return f"{before}{BEGIN}\n{results()}\n{END}{rest.split(END)[1]}"
+
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 PAGES = {
+    "../README.md": readme,
+    "fragments/results.md": lambda: f"{results()}\n",
     "claims.md": claims_page,
     "equations.md": equations_page,
     "timings.md": timings_page,
+    "api.md": api_index,
+    **{
+        f"api/{m}.md": partial(api_page, m)
+        for patterns in GROUPS.values()
+        for m in modules(patterns)
+    },
     **{f"questions/{name}.md": partial(questions.page, name) for name in questions.read()},
 }
 
@@ -328,7 +433,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     stale = 0
     for name, make in PAGES.items():
-        path, text = BOOK / name, make()
+        path, text = (BOOK / name).resolve(), make()
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         stale += 1

@@ -62,6 +62,10 @@ TABLES = {
             Published("Semeniuta & Barth, with context", 1.80, PAPER),
         ),
         ("digit-every-look", "digit", "digit-context", "digit-context-conv"),
+        headlines={
+            "digit": "Semeniuta & Barth, without context",
+            "digit-context": "Semeniuta & Barth, with context",
+        },
     ),
 }
 

@@ -320,6 +320,10 @@ TABLES = {
             Published("Semeniuta & Barth, 5 layers, both, average, 128x128", 4.34, PAPER),
         ),
         NUMBERS,
+        headlines={
+            "house-numbers-twin-five-both": "Semeniuta & Barth, 5 layers, both, average, 64x64",
+            "house-numbers-svhn": "Semeniuta & Barth, 5 layers, both, average, 64x64",
+        },
         averages=tuple(name for name in NUMBERS if name.startswith("house-numbers")),
         columns={
             "digits, %": percent("digit_error"),

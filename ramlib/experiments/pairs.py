@@ -223,6 +223,12 @@ TABLES = {
             "sum-ior-closer",
             "cnn-sum",
         ),
+        headlines={
+            "pairs-conv": "Semeniuta & Barth, pairs",
+            "pairs-ior-closer": "Semeniuta & Barth, pairs",
+            "sum-conv": "Semeniuta & Barth, sum",
+            "sum-ior-closer": "Semeniuta & Barth, sum",
+        },
         columns={
             "apart, %": percent("error_apart"),
             "overlapping, %": percent("error_overlapping"),

@@ -214,6 +214,8 @@ class Table:
         metric: of the record, what the table is about.
         columns: what else our rows show: a column's head, and its text from a record.
         note: what a reader must know to read the columns.
+        headlines: the results that stand for the table where there is room for few: a recipe, and
+            the published row that it stands beside.
     """
 
     title: str
@@ -223,6 +225,7 @@ class Table:
     metric: str = "error"
     columns: Mapping[str, Callable[[Record], str]] = field(default_factory=dict)
     note: str = ""
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def percent(metric: str) -> Callable[[Record], str]:

@@ -53,6 +53,26 @@ def frame(this: Table) -> pd.DataFrame:
     return pd.DataFrame(published + ours)
 
 
+def headlines() -> pd.DataFrame:
+    """The results that stand for the tables, each beside the paper's number."""
+    ledger = records.read_all()
+    rows = []
+    for number, this in experiments.TABLES.items():
+        paper = {published.row: published.value for published in this.published}
+        for name, beside in this.headlines.items():
+            found = ledger[name]["metrics"][this.metric] if name in ledger else None
+            ours = "not measured" if found is None else "{value:.2f} ({low:.2f} to {high:.2f})"
+            rows.append(
+                {
+                    "table": number,
+                    "model": experiments.get(name).row,
+                    f"ours, {this.metric} in %": ours.format(**found or {}),
+                    "paper": f"{paper[beside]:.2f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
 def averaged(record: Record) -> Record:
     """The record of the mean of noisy passes, whose metrics `record` holds beside its own."""
     metrics = {

@@ -3,10 +3,8 @@
 import re
 from pathlib import Path
 
+import make_pages
 import pytest
-
-from ramlib import cli, experiments
-from ramlib.experiments import tables
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,10 +21,11 @@ def test_example_runs_and_gives_the_shapes_it_states():
     assert names["rollout"].glimpses.shape == (8, 4, 1, 12, 12)
 
 
-def test_results_are_those_of_the_records():
-    between = TEXT.split(cli.README_BEGIN)[1].split(cli.README_END)[0]
-    current = "\n\n".join(tables.markdown(number) for number in experiments.TABLES)
-    assert between.strip() == current.strip(), "run: ramlib table --readme README.md"
+def test_results_are_few():
+    """A person reads them; the book's appendix holds the tables."""
+    between = TEXT.split(make_pages.BEGIN)[1].split(make_pages.END)[0]
+    assert 6 <= between.count("\n|") - 2 <= 10
+    assert "not reached" in between
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "LICENSE-TEXT"])
