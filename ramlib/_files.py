@@ -20,12 +20,10 @@ def as_path(named: Path | str) -> Path:
     Raises:
         FileNotFoundError: if `~` is of nobody, or of somebody without a home folder.
     """
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"{named}: there is no such home folder; write the path without ~"
-        ) from error
+    path = os.path.expanduser(named)
+    if path.startswith("~"):
+        raise FileNotFoundError(f"{named}: there is no such home folder; write the path without ~")
+    return Path(path)
 
 
 class _DiskFull(OSError):
