@@ -125,7 +125,7 @@ class TestStopped:
         said = (tmp_path / "said").read_text()
         again = f"ramlib train tiny --device=cpu --quiet --runs={tmp_path} --resume"
         assert said == f"stopped at update 21 of 40 of tiny; go on with: {again}\n"
-        module, finished = tiny.train(TINY, tmp_path / "tiny", resume=True)
+        module, finished = tiny.train(TINY, tmp_path / "tiny", resume=True, checkpoint_every=500)
         assert finished
         assert_same(module.model.state_dict(), uninterrupted(TINY)[0])
 
@@ -268,6 +268,7 @@ class TestGradient:
         assert policy["initial_lr"] == pytest.approx(0.2 * rest["initial_lr"])
 
 
+@pytest.mark.usefixtures("as_installed")
 def test_numbers_of_numpy_and_own_tensors_can_be_resumed(tmp_path):
     task = TensorTask(torch.rand(40, 1, 30, 30), torch.arange(40) % 10)
     recipe = replace(TINY, task=task, rate=np.float64(1e-3), seed=np.int64(1), updates=np.int64(2))
