@@ -86,6 +86,10 @@ test: ## check everything: style, package, chapters, book, pages
 	@$(MAKE) --no-print-directory book
 	@$(MAKE) --no-print-directory pages
 
+.PHONY: versions
+versions: ## unit tests with the lowest versions (ARGS="pinned": unit tests and book; PYTHON=... for another one)
+	"$(PYTHON)" tools/check_versions.py $(or $(ARGS),lowest)
+
 .PHONY: lint
 lint: $(READY) ## part of test: style and formatting
 	$(BIN)/ruff check .
@@ -112,5 +116,5 @@ format: $(READY) ## put the code in order
 
 .PHONY: clean
 clean: ## remove what was built (the virtual environment and finished runs stay)
-	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .venv-lowest .venv-pinned build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find ramlib tests tools benchmarks book -name __pycache__ -prune -exec rm -rf {} +

@@ -1,5 +1,8 @@
 """`make notebooks` runs the chapters again; here their outputs get a tolerance for numbers."""
 
+# Chapters inherit the folder that matplotlib finds for itself here where the usual one cannot be
+# written, and its list of fonts; else it writes to their stderr.
+import matplotlib.font_manager  # noqa: F401
 from close_text import CloseText
 from nbval.plugin import IPyNbCell
 

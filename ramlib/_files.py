@@ -20,31 +20,35 @@ def as_path(named: Path | str) -> Path:
     Raises:
         FileNotFoundError: if `~` is of nobody, or of somebody without a home folder.
     """
-    try:
-        return Path(named).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            f"{named}: there is no such home folder; write the path without ~"
-        ) from error
+    path = os.path.expanduser(named)
+    if path.startswith("~"):
+        raise FileNotFoundError(f"{named}: there is no such home folder; write the path without ~")
+    return Path(path)
+
+
+class _DiskFull(OSError):
+    pass
 
 
 @contextmanager
-def room(part: Path, path: Path) -> Iterator[None]:
-    """While `part` is written, which shall become `path`: if its disk is full, say so.
+def room(part: Path | None, path: Path) -> Iterator[None]:
+    """While `path` is written, or a `part` that shall become it: if its disk is full, say so.
 
     Raises:
         OSError: if the disk is full.
     """
     try:
         yield
+    except _DiskFull:
+        raise
     except Exception as error:
         free = shutil.disk_usage(path.parent).free
         if getattr(error, "errno", None) not in _FULL and free >= _SPARE:
             raise
-        reached, taken = _size(part)
+        reached, taken = _size(part) if part is not None else (0, 0)
         free += taken  # as it will be when the part is gone
         needed = max(reached, _size(path)[0], free)
-        raise OSError(
+        raise _DiskFull(
             f"no space left in {path.parent}: {path.name} needs at least {needed / 1e6:.1f} MB, "
             f"and {free / 1e6:.1f} MB are free; make room there, or choose another folder"
         ) from error

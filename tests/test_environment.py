@@ -14,10 +14,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PARTS = ("book", "dev", "fonts")
+PARTS = ("train", "plot", "book", "dev", "fonts")
 NEEDED = [
     Requirement(line)
-    for line in [*PROJECT["dependencies"], *(line for part in PARTS for line in EXTRAS[part])]
+    for line in dict.fromkeys(
+        [*PROJECT["dependencies"], *(line for part in PARTS for line in EXTRAS[part])]
+    )
 ]
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name: PyPI's
 
@@ -28,15 +30,30 @@ BOOK_ONLY = {"IPython"}  # in a function that only chapters call
 
 
 def third_party_imports():
-    """The packages that the modules of ramlib import, by the name in the import statement."""
-    found = set()
+    """Which extra each package that ramlib imports is asked for from; None for a plain import."""
+    found = {}
+
+    def note(name, extra):
+        found.setdefault(name.split(".")[0], set()).add(extra)
+
+    def visit(node, extra):
+        if isinstance(node, ast.With) and getattr(node.items[0].context_expr, "func", None):
+            call = node.items[0].context_expr
+            extra = call.args[0].value if getattr(call.func, "id", "") == "needs" else extra
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                note(alias.name, extra)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            note(node.module, extra)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "later":
+            note(node.args[0].value, node.args[1].value)
+        for child in ast.iter_child_nodes(node):
+            visit(child, extra)
+
     for module in (ROOT / "ramlib").rglob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"ramlib"}
+        visit(ast.parse(module.read_text(encoding="utf-8")), None)
+    ours = sys.stdlib_module_names | {"ramlib"} | BOOK_ONLY
+    return {name: extras for name, extras in found.items() if name not in ours}
 
 
 def pins():
@@ -58,9 +75,22 @@ def bounds(requirements):
     return {name: str(requirement.specifier) for name, requirement in names.items()}
 
 
-def test_the_package_needs_what_it_imports_and_nothing_else():
-    declared = {Requirement(line).name for line in PROJECT["dependencies"]} - UNIMPORTED
-    assert third_party_imports() - BOOK_ONLY == {IMPORT_NAMES.get(name, name) for name in declared}
+def imported_as(lines):
+    names = {Requirement(line).name for line in lines} - UNIMPORTED
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
+@pytest.mark.parametrize("extra", [None, "train", "plot"])
+def test_each_part_brings_what_is_imported_from_it_and_nothing_else(extra):
+    declared = PROJECT["dependencies"] if extra is None else EXTRAS[extra]
+    imported = {name for name, extras in third_party_imports().items() if extra in extras}
+    # matplotlib writes animations with Pillow, by name.
+    assert imported | ({"PIL"} if extra == "plot" else set()) == imported_as(declared)
+
+
+def test_nothing_is_asked_for_from_an_extra_that_is_not_there():
+    asked = set().union(*third_party_imports().values())
+    assert asked == {None, "train", "plot"}
 
 
 def test_all_is_every_extra():

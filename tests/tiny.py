@@ -1,5 +1,6 @@
 """A recipe that trains in a second, and trainings of it that are killed on the way."""
 
+import contextlib
 import io
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ramlib import cli, experiments
 from ramlib.attention import Window
 from ramlib.data.cluttered import ClutteredDigits
 from ramlib.experiments import training
@@ -102,7 +104,29 @@ def train_until_writing(recipe, folder, moment):
     _train_alone(recipe, folder)
 
 
-if __name__ == "__main__":
-    # Two processes: Lightning runs this file once more for the second one.
+def train_until_told(recipe, runs, step, *signals):
+    """Train as the command line does, and hear `signals` in the middle of a step."""
+    torch.set_num_threads(1)
     few_canvases()
-    train(replace(TINY, updates=int(sys.argv[2])), sys.argv[1], devices=2, precision="64-true")
+    experiments.RECIPES[recipe.name] = recipe
+    usual_step = training.Training.training_step
+
+    def training_step(self, *arguments):
+        if self.global_step == step:
+            for number in signals:
+                os.kill(os.getpid(), number)
+        return usual_step(self, *arguments)
+
+    training.Training.training_step = training_step
+    with (runs / "said").open("w") as said, contextlib.redirect_stdout(said):
+        options = ("--device=cpu", "--quiet", f"--runs={runs}", "--max-time", "1h")
+        status = cli.main(["train", recipe.name, *options])
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    # Of two processes. Lightning runs this file once more for the second one of a machine.
+    folder, updates, devices, nodes = sys.argv[1], *map(int, sys.argv[2:])
+    few_canvases()
+    recipe = replace(TINY, updates=updates)
+    train(recipe, folder, devices=devices, nodes=nodes, precision="64-true")

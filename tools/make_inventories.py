@@ -21,7 +21,10 @@ PYTHON = [
     ),
     ("None", "py:data", "library/constants.html#$"),
     ("datetime.timedelta", "py:class", "library/datetime.html#$"),
-    ("pathlib.Path", "py:class", "library/pathlib.html#$"),
+    *(
+        (name, "py:class", "library/pathlib.html#pathlib.Path")
+        for name in ("pathlib.Path", "pathlib._local.Path")  # where Python 3.13 defines it
+    ),
     ("collections.abc.Callable", "py:class", "library/collections.abc.html#$"),
     ("collections.abc.Iterable", "py:class", "library/collections.abc.html#$"),
     ("collections.abc.Iterator", "py:class", "library/collections.abc.html#$"),
@@ -32,8 +35,10 @@ PYTHON = [
         for name in (
             "FileExistsError",
             "FileNotFoundError",
+            "ImportError",
             "IndexError",
             "KeyError",
+            "KeyboardInterrupt",
             "OSError",
             "RuntimeError",
             "TypeError",
@@ -77,7 +82,7 @@ TORCH = [
 JAXTYPING = [
     (prefix + name, "py:class", "api/array/#dtype")
     for name in (
-        *("Shaped", "Bool", "Num", "Inexact", "Float", "Float32", "Float64"),
+        *("Shaped", "Bool", "Num", "Real", "Inexact", "Float", "Float32", "Float64"),
         *("Integer", "Int", "Int32", "Int64", "UInt8"),
     )
     for prefix in ("jaxtyping.", "")

@@ -18,6 +18,10 @@ from collections import Counter
 from pathlib import Path
 
 import jupytext
+
+# Chapters inherit the folder that matplotlib finds for itself here where the usual one cannot be
+# written, and its list of fonts; else it writes to their stderr.
+import matplotlib.font_manager  # noqa: F401
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -51,6 +55,19 @@ def is_stale(text: Path) -> bool:
     return not out.exists() or inputs(nbformat.read(out, 4)) != inputs(jupytext.read(text))
 
 
+def as_saved(text: Path) -> str:
+    """The text as JupyterLab saves it, so that opening a chapter there changes no line of it.
+
+    Line breaks within captions are lost, which Jupytext would write as a quoted wall.
+    """
+    notebook = jupytext.read(text)
+    for cell in notebook.cells:
+        shown = cell.metadata.get("mystnb", {})
+        for words in filter(None, (shown.get("figure"), shown.get("image"))):
+            words.update({k: " ".join(v.split()) for k, v in words.items() if isinstance(v, str)})
+    return jupytext.writes(notebook, "md:myst")
+
+
 def stable_ids(sources: list[str]) -> list[str]:
     """One id per cell, from its source; a repeated source gets a number."""
     seen = Counter()
@@ -69,7 +86,11 @@ def kernel_environment() -> dict[str, str]:
 
 
 def run(text: Path) -> Path:
-    """Execute a text from top to bottom and write its notebook, whole or not at all."""
+    """Execute a text from top to bottom and write its notebook, whole or not at all.
+
+    The text itself is written as `as_saved`.
+    """
+    text.write_text(as_saved(text), encoding="utf-8")
     notebook = jupytext.read(text)
     for cell, cell_id in zip(
         notebook.cells, stable_ids([cell.source for cell in notebook.cells]), strict=True

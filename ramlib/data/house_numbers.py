@@ -290,7 +290,7 @@ class HouseNumbers(Task):
         if not named:
             raise FileNotFoundError(
                 f"HouseNumbers: no folder is named for {self.data!r}; name one as RAMLIB_DATA, and "
-                f"{cure}"
+                f"{cure}; or take the sample that ships: --data sample"
             )
         for root in (as_path(named), as_path(named) / self.data):
             # Photographs are never taken for synthetic images, nor these for photographs.

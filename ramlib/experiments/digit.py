@@ -15,6 +15,13 @@ DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervis
 
 RECIPES = by_name(
     Recipe(
+        name="quick",
+        row="Ours, with context, trained for two minutes",
+        task=ClutteredDigits("digit"),
+        model=DIGIT_CONTEXT,
+        updates=1_500,
+    ),
+    Recipe(
         name="digit-every-look",
         row="Ours, without context, loss on every look",
         task=ClutteredDigits("digit"),

@@ -5,14 +5,16 @@ One recipe is one row of a table: task, model, budget, and what to expect of it.
 
 from __future__ import annotations
 
+import ast
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
 from ramlib._checks import require
+from ramlib._files import as_path
 from ramlib.interface import Classifier, Task
 
 PAPER = "semeniuta2016image"  # its key in the bibliography
@@ -130,6 +132,59 @@ def _plain(where: str, value: Any) -> Any:
         f"got {type(value).__name__}. Wrap tensors in ramlib.data.tensors.TensorTask, or give the "
         "task a method settings() that returns plain values"
     )
+
+
+def with_changes(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """The recipe with other values, as in `model.glimpses=6` and `rate=3e-4`; its row says so.
+
+    Raises:
+        ValueError: if there is no such field, or it does not take such a value.
+    """
+    for change in changes:
+        name, equals, text = change.partition("=")
+        require(bool(equals), f"with_changes: a change reads like rate=3e-4, got {change!r}")
+        recipe = _with_change(recipe, name.split("."), text, change)
+        recipe = replace(recipe, row=f"{recipe.row}, {change}")
+    return recipe
+
+
+def _with_change(holder: Any, path: list[str], text: str, change: str) -> Any:
+    name, *rest = path
+    names = [one.name for one in fields(holder)] if is_dataclass(holder) else []
+    require(
+        name in names,
+        f"with_changes: {change!r}: {type(holder).__name__} has no field {name!r}; "
+        f"it has {', '.join(names) or 'none'}",
+    )
+    old = getattr(holder, name)
+    if rest:
+        return replace(holder, **{name: _with_change(old, rest, text, change)})
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text  # a word needs no quotes
+    if isinstance(old, float) and type(value) is int:
+        value = float(value)
+    require(
+        type(value) is type(old) or value is None or old is None,
+        f"with_changes: {change!r}: {name} must be of type {type(old).__name__}, as {old!r} is",
+    )
+    return replace(holder, **{name: value})
+
+
+def with_data(recipe: Recipe, data: str) -> Recipe:
+    """The recipe on other images: `sample`, those that ship, or those in a folder.
+
+    Raises:
+        ValueError: if its task takes no folder.
+    """
+    if data == "sample":
+        return replace(recipe, task=recipe.task.public)
+    require(
+        hasattr(recipe.task, "folder"),
+        f"with_data: the images of {recipe.name!r} do not come from a folder, got {data!r}",
+    )
+    return replace(recipe, task=replace(recipe.task, folder=str(as_path(data))))
 
 
 def differences(recipe: Recipe, saved: dict[str, Any]) -> list[str]:

@@ -74,8 +74,11 @@ def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Pat
         ValueError: if the training is not finished, or another recipe's.
     """
     if recipe.joins is not None:
-        seconds = sum(records.read(part)["wall_s"] for part in recipe.joins)
-        return [_record(recipe, count, seconds)]
+        parts = [records.read(part) for part in recipe.joins]
+        used = {key: " and ".join(dict.fromkeys(p[key] for p in parts)) for key in _USED}
+        seconds = sum(part["wall_s"] for part in parts)
+        model = weights.load(recipe.name)
+        return [records.write(_record(recipe, model, count, {**used, "wall_s": seconds}))]
     require(run is not None, "ship: a recipe that is trained needs the folder of its run")
     model, checkpoint, frame = trained(recipe, run), _finished(recipe, run), records.curve(run)
     weights.save_weights(
@@ -84,10 +87,41 @@ def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Pat
         half=True,
         notes={"recipe": recipe.name, "version": ramlib.__version__},
     )
-    record = _record(recipe, count, round(checkpoint["callbacks"]["Throughput"]["seconds"]))
+    model = weights.load(recipe.name)
+    record = records.write(_record(recipe, model, count, _used(recipe, checkpoint)))
     path = records.FOLDER / f"{recipe.name}-curve.csv"
     write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
     return [record, path]
+
+
+def keep(recipe: Recipe, run: Path, count: int | None = None) -> Path:
+    """Measure a finished training as what ships is measured, and write a record in its folder.
+
+    Args:
+        recipe: what was trained.
+        run: its folder.
+        count: test images, at most; the task's own number when left out.
+
+    Returns:
+        The record, of which `ramlib table --runs` makes a row.
+
+    Raises:
+        ValueError: if the training is not finished, or another recipe's.
+    """
+    model, checkpoint = trained(recipe, run), _finished(recipe, run)
+    return records.write(_record(recipe, model, count, _used(recipe, checkpoint)), run)
+
+
+_USED = ("precision", "machine")
+
+
+def _used(recipe: Recipe, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """By what means a training was made, as its checkpoint says, and how long it took."""
+    used = {"precision": recipe.precision, "machine": records.machine()}
+    used |= checkpoint.get("used", {})
+    if (processes := used.pop("processes", 1)) > 1:
+        used["machine"] += f", {processes} processes"
+    return {**used, "wall_s": round(checkpoint["callbacks"]["Throughput"]["seconds"])}
 
 
 def measure_all(recipe: Recipe, model: Classifier, count: int | None = None) -> dict[str, Any]:
@@ -105,26 +139,23 @@ def measure_all(recipe: Recipe, model: Classifier, count: int | None = None) -> 
     return {**counted, "subset": count_subset(recipe, model)}
 
 
-def _record(recipe: Recipe, count: int | None, seconds: int) -> Path:
-    """Measure what ships, and write its record."""
-    model = weights.load(recipe.name)
+def _record(
+    recipe: Recipe, model: Classifier, count: int | None, used: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure a model, and say all that a record says."""
     settings = recipe.settings()
     examples = next(recipe.task.public.batches("test", COUNTED)).images
-    return records.write(
-        {
-            "recipe": recipe.name,
-            "row": recipe.row,
-            "data": recipe.task.describe(),
-            **{key: settings[key] for key in ("task", "model", "seed", "updates", "batch")},
-            "images_seen": recipe.updates * recipe.batch,
-            "wall_s": seconds,
-            "precision": recipe.precision,
-            "machine": records.machine(),
-            "version": ramlib.__version__,
-            "torch": torch.__version__,
-            "date": records.today(),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "multiply_adds": multiply_adds(model, examples),
-            "metrics": measure_all(recipe, model, count),
-        }
-    )
+    return {
+        "recipe": recipe.name,
+        "row": recipe.row,
+        "data": recipe.task.describe(),
+        **{key: settings[key] for key in ("task", "model", "seed", "updates", "batch")},
+        "images_seen": recipe.updates * recipe.batch,
+        **used,
+        "version": ramlib.__version__,
+        "torch": torch.__version__,
+        "date": records.today(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "multiply_adds": multiply_adds(model, examples),
+        "metrics": measure_all(recipe, model, count),
+    }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from ramlib import experiments
 from ramlib._extras import later
 from ramlib.experiments import records
@@ -43,14 +46,25 @@ def _ours(this: Table, name: str, record: Record | None) -> list[dict]:
     return [measured(this, single), measured(this, averaged(record))]
 
 
-def frame(this: Table) -> pd.DataFrame:
-    """What was published, then what was measured here, or that it was not."""
+def frame(this: Table, more: Iterable[Record] = ()) -> pd.DataFrame:
+    """What was published, then what was measured here, or that it was not, and `more` of it."""
     published = [
         row(this, words, f"{value:.2f}", "", "published") for words, value, _ in this.published
     ]
     ledger = records.read_all()
     ours = [one for name in this.recipes for one in _ours(this, name, ledger.get(name))]
-    return pd.DataFrame(published + ours)
+    return pd.DataFrame(published + ours + [measured(this, record) for record in more])
+
+
+def of_runs(number: str, runs: Path) -> list[Record]:
+    """The records of trainings in `runs` that are of the tasks of a table; see `shipping.keep`.
+
+    Raises:
+        KeyError: if there is no such table here.
+    """
+    tasks = [experiments.get(name).settings()["task"] for name in get(number).recipes]
+    found = (records.read(path.stem, path.parent) for path in sorted(runs.glob("*/*.json")))
+    return [record for record in found if record["task"] in tasks]
 
 
 def headlines() -> pd.DataFrame:
@@ -100,22 +114,26 @@ def get(number: str) -> Table:
     return known[number]
 
 
-def table(number: str) -> pd.DataFrame:
+def table(number: str, more: Iterable[Record] = ()) -> pd.DataFrame:
     """Table `number` of the paper: what was published, then what was measured here.
+
+    Args:
+        number: of the table.
+        more: records of one's own, which become rows at its end.
 
     Raises:
         KeyError: if there is no such table here.
     """
-    return frame(get(number))
+    return frame(get(number), more)
 
 
-def markdown(number: str) -> str:
-    """Table `number` as Markdown, with its title and its note.
+def markdown(number: str, more: Iterable[Record] = ()) -> str:
+    """Table `number` as Markdown, with its title and its note; `more` as in `table`.
 
     Raises:
         KeyError: if there is no such table here.
     """
     this = get(number)
-    rows = frame(this).to_markdown(index=False, disable_numparse=True)  # 3.40 stays 3.40
+    rows = frame(this, more).to_markdown(index=False, disable_numparse=True)  # 3.40 stays 3.40
     parts = [f"**Table {number}.** {this.title}", rows, this.note]
     return "\n\n".join(filter(None, parts))

@@ -8,36 +8,45 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import pickle
 import shutil
+import signal
 import tempfile
+import threading
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ramlib import experiments
 from ramlib._checks import require
-from ramlib._files import write_atomically
-from ramlib.experiments import weights
+from ramlib._extras import needs, quietly
+from ramlib._files import as_path, room, write_atomically
+from ramlib.experiments import records, weights
 from ramlib.experiments.recipe import Recipe, differences
+
+with needs("train"):
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer, TQDMProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 # float16 is left out: its scaled gradients would have to be unscaled before they are clipped. So is
 # bf16-true: weights of eight bits do not feel a small update.
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512
 LOG_EVERY = 50  # updates
+AGREE_EVERY = 10  # updates, after which several processes ask each other whether to stop
 
 
 def warmed_cosine(step: int, warmup: int, updates: int) -> float:
@@ -126,8 +135,13 @@ class Training(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the recipe beside the weights, so that no other one resumes them."""
+        """Keep the recipe beside the weights, so that no other one resumes them, and the means."""
         checkpoint["recipe"] = self.recipe.settings()
+        checkpoint["used"] = {
+            "precision": str(self.trainer.precision),
+            "processes": self.trainer.world_size,
+            "machine": records.machine(),
+        }
 
     def train_dataloader(self) -> DataLoader:
         """Ticks; see `training_step`."""
@@ -186,6 +200,50 @@ class Limit(Timer):
         """Nothing."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A training was told to stop, and left a checkpoint.
+
+    Args:
+        number: of the signal, Ctrl-C's SIGINT or a batch system's SIGTERM.
+        done: updates in the checkpoint.
+        speaks: whether this is the one process of several that says so.
+    """
+
+    def __init__(self, number: int, done: int, speaks: bool) -> None:
+        super().__init__(f"{signal.Signals(number).name} stopped the training at update {done}")
+        self.number, self.done, self.speaks = number, done, speaks
+
+
+class Heed(Callback):
+    """Ends a training between two steps after Ctrl-C or SIGTERM; a second one ends it at once.
+
+    Lightning raises an exception wherever the training is, and a checkpoint made there may lack
+    half a step.
+    """
+
+    number: int | None = None
+
+    def on_train_start(self, trainer, module) -> None:
+        """Listen, until Lightning puts back the handlers from before the training."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._hear)
+
+    def _hear(self, number: int, _) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:  # written past the buffers, which may be in use
+            os.write(2, b"\nstopping after this step; press Ctrl-C again to stop at once\n")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+        """Stop all processes at the same step, since each waits for the others' gradients."""
+        if trainer.world_size > 1 and trainer.global_step % AGREE_EVERY:
+            return
+        if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False):
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0  # a batch system does not wait for a validation
+
+
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, over all updates of the recipe."""
 
@@ -215,6 +273,10 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         """Write the whole file or none of it."""
         write_atomically(Path(path), lambda part: torch.save(checkpoint, part))
+
+    def load_checkpoint(self, path, *_, **__) -> dict:
+        """Read plain values and tensors, on the CPU: no pickled code, whatever the version."""
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @contextmanager
@@ -256,23 +318,52 @@ def _prepare(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _steps_done(checkpoint: Path, recipe: Recipe) -> int:
-    """Updates in a checkpoint, after checking that `recipe` made it."""
+def _steps_done(checkpoint: Path, recipe: Recipe, used: dict[str, str | int]) -> int:
+    """Updates in a checkpoint, after checking that `recipe` made it, and by the same means."""
     try:
         state = torch.load(checkpoint, weights_only=True, map_location="cpu")
         done = state["global_step"]
     except (RuntimeError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(
-            f"train: {checkpoint} is damaged ({reason}); delete it and train from the start"
-        ) from error
-    changed = differences(recipe, state.get("recipe", {}))
+        verdict = (
+            "holds more than plain values and tensors, so this version did not write it; choose "
+            "another folder"
+            if _whole(checkpoint)
+            else f"is damaged ({reason}); delete it and train from the start"
+        )
+        raise ValueError(f"train: {checkpoint} {verdict}") from error
+    before = state.get("used", {})
+    changed = differences(recipe, state.get("recipe", {})) + [
+        f"{key}={before[key]} (now {now})"
+        for key, now in used.items()
+        if before.get(key, now) != now
+    ]
     require(
         not changed,
         f"train: {checkpoint} was made with {', '.join(changed)}; finish it as it was begun, "
         "or choose another folder",
     )
     return done
+
+
+def _whole(archive: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.testzip() is None
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def lacking(recipe: Recipe, runs: Path) -> list[Recipe]:
+    """What has to be trained before `recipe`, in that order: its weights neither lie in `runs`
+    nor ship.
+    """  # fmt: skip
+    found: dict[str, Recipe] = {}
+    for name in filter(None, (recipe.start, recipe.guide, *(recipe.joins or ()))):
+        if not weights.exist(name, runs):
+            before = experiments.get(name)
+            found |= {one.name: one for one in (*lacking(before, runs), before)}
+    return list(found.values())
 
 
 def train(
@@ -283,11 +374,15 @@ def train(
     max_time: timedelta | None = None,
     accelerator: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     precision: str | None = None,
     checkpoint_every: int = 500,
     quiet: bool = False,
 ) -> tuple[Training, bool]:
     """Train a recipe in `folder`, which receives `last.ckpt` and the learning curve as CSV.
+
+    A training that is done leaves `weights.safetensors` too. Ctrl-C and SIGTERM end it between two
+    steps.
 
     Args:
         recipe: what to train.
@@ -295,7 +390,8 @@ def train(
         resume: go on from `folder/last.ckpt` if it is there.
         max_time: stop after so long, counted from now, leaving a checkpoint.
         accelerator: Lightning's word for the device: `auto`, `cpu`, `gpu`.
-        devices: number of processes; the batch is shared out among them.
+        devices: processes on each machine; the batch is shared out among all processes.
+        nodes: machines. With more than one, torchrun or SLURM starts this on each of them.
         precision: Lightning's word for it; the recipe's when left out.
         checkpoint_every: updates between checkpoints and between validations.
         quiet: print nothing at all, not even a progress bar.
@@ -308,7 +404,9 @@ def train(
             device or the precision does not exist, or `folder` holds a damaged checkpoint or one of
             another recipe.
         FileExistsError: if `folder` holds a checkpoint and `resume` is False.
-        OSError: if `folder` cannot be written.
+        FileNotFoundError: if the weights that the recipe starts from are not there.
+        OSError: if `folder` cannot be written, or its disk is full.
+        Stopped: after Ctrl-C or SIGTERM, with a checkpoint in `folder`.
     """
     require(
         recipe.joins is None,
@@ -319,20 +417,29 @@ def train(
         precision in PRECISIONS,
         f"train: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}",
     )
-    require(devices >= 1, f"train: devices must be at least 1, got {devices}")
+    for name, value in (("devices", devices), ("nodes", nodes)):
+        require(value >= 1, f"train: {name} must be at least 1, got {value}")
+    processes = devices * nodes
     require(
-        recipe.batch % devices == 0,
-        f"train: a batch of {recipe.batch} does not divide among {devices} devices",
+        recipe.batch % processes == 0,
+        f"train: a batch of {recipe.batch} does not divide among {processes} processes",
     )
     require(
         checkpoint_every >= 1, f"train: checkpoint_every must be at least 1, got {checkpoint_every}"
     )
-    folder = Path(folder)
+    folder = as_path(folder)
+    if before := lacking(recipe, folder.parent):
+        raise FileNotFoundError(
+            f"train: {recipe.name!r} starts from {before[-1].name!r}, whose weights neither ship "
+            f"nor lie in {folder.parent}; train it before (--with-starts does), or begin from "
+            "random weights (--fresh)"
+        )
     _prepare(folder)
     checkpoint = folder / "last.ckpt"
     if checkpoint.exists() and not resume:
         raise FileExistsError(f"train: {checkpoint} exists; resume it, or choose another folder")
-    done = _steps_done(checkpoint, recipe) if checkpoint.exists() else 0
+    used = {"precision": precision, "processes": processes}
+    done = _steps_done(checkpoint, recipe, used) if checkpoint.exists() else 0
     version = f"from-{done:07d}"
     if rank_zero_only.rank == 0:
         # What was logged from here on belongs to steps that are about to be taken again.
@@ -347,16 +454,18 @@ def train(
             folder, "last", every_n_train_steps=checkpoint_every, enable_version_counter=False
         ),
     ]
+    callbacks.append(heed := Heed())
     if max_time is not None:
         callbacks.append(Limit(max_time))
     if not quiet:
         callbacks.append(ProgressBar(refresh_rate=10))
-    with _without_chatter():
+    with _without_chatter(), quietly(quiet), room(None, checkpoint):
         try:
             trainer = pl.Trainer(
                 accelerator=accelerator,
                 devices=devices,
-                strategy="ddp" if devices > 1 else "auto",
+                num_nodes=nodes,
+                strategy="ddp" if processes > 1 else "auto",
                 precision=precision,
                 max_steps=recipe.updates,
                 # A training that is shorter than that is measured at its end.
@@ -370,12 +479,14 @@ def train(
                 enable_progress_bar=not quiet,
                 enable_model_summary=False,
             )
-        except MisconfigurationException as error:
-            raise ValueError(f"train: {error}") from error
-        trainer.fit(
-            module,
-            ckpt_path=checkpoint if checkpoint.exists() else None,
-            weights_only=True,
-        )
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            cure = "; start it with srun, or unset SLURM_NTASKS" * ("SLURM_NTASKS" in os.environ)
+            raise ValueError(f"train: {' '.join(str(error).split())}{cure}") from error
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None)
         trainer.save_checkpoint(checkpoint)
-    return module, trainer.global_step >= recipe.updates
+        finished = trainer.global_step >= recipe.updates
+        if finished and trainer.is_global_zero:
+            weights.save_weights(module.model, folder / "weights.safetensors")
+    if heed.number is not None and not finished:
+        raise Stopped(heed.number, trainer.global_step, trainer.is_global_zero)
+    return module, finished

@@ -98,15 +98,19 @@ def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
 
 def shipped() -> list[str]:
     """Names of the recipes whose weights ship, or the weights of both that they join."""
+    return [name for name in experiments.RECIPES if exist(name)]
 
-    def ships(name: str) -> bool:
-        return (FOLDER / f"{name}.safetensors").is_file()
 
-    return [
-        recipe.name
-        for recipe in experiments.RECIPES.values()
-        if all(map(ships, recipe.joins or (recipe.name,)))
-    ]
+def _path(name: str, runs: Path | None) -> Path:
+    # Who trains a chain of recipes starts from the one before, not from an older one that ships.
+    if runs is not None and (own := runs / name / "weights.safetensors").is_file():
+        return own
+    return FOLDER / f"{name}.safetensors"
+
+
+def exist(name: str, runs: Path | None = None) -> bool:
+    """Whether `load` finds a recipe's weights, or those of both that it joins."""
+    return all(_path(part, runs).is_file() for part in experiments.get(name).joins or (name,))
 
 
 def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = None) -> Classifier:
@@ -125,14 +129,11 @@ def load(name: str, device: torch.device | str = "cpu", *, runs: Path | None = N
     recipe = experiments.get(name)
     if recipe.joins is not None:
         return JoinedReader.of(*(load(part, device, runs=runs) for part in recipe.joins))
-    path = FOLDER / f"{name}.safetensors"
-    # Who trains a chain of recipes starts from the one before, not from an older one that ships.
-    if runs is not None and (own := runs / name / "weights.safetensors").is_file():
-        path = own
+    path = _path(name, runs)
     if not path.is_file():
         raise FileNotFoundError(
-            f"load: no weights ship for {name!r}; they do for {', '.join(shipped()) or 'none'}. "
-            f"Train it with `ramlib train {name}`"
+            f"load: no weights ship for {name!r}; train it with `ramlib train {name}`, or choose "
+            "one that `ramlib list` shows with an error"
         )
     model = recipe.build()
     load_weights(model, path)

@@ -1,9 +1,15 @@
 """How chapters are run: the same bytes twice, the whole notebook or nothing."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
+import run_chapters
 from nbclient.exceptions import CellExecutionError
 from run_chapters import is_stale, keep_time, main, run, stable_ids
 
@@ -90,3 +96,31 @@ def test_keeps_the_last_time_of_each_chapter(tmp_path):
     timings = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))
     assert {name: entry["seconds"] for name, entry in timings.items()} == {"01_a": 3.1, "02_b": 8.0}
     assert all(entry["machine"] and entry["date"] for entry in timings.values())
+
+
+@pytest.mark.parametrize("text", run_chapters.chapter_texts(), ids=lambda text: text.stem)
+def test_a_text_is_as_jupyterlab_saves_it(text):
+    cure = f"run: python tools/run_chapters.py book/{text.name}"
+    assert run_chapters.as_saved(text) == text.read_text(encoding="utf-8"), cure
+    notebook = jupytext.read(text)
+    assert jupytext.writes(notebook, "md:myst") == text.read_text(encoding="utf-8")
+
+
+def test_matplotlib_is_silent_in_a_kernel_whose_folder_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    tools = Path(run_chapters.__file__).parent
+    code = """
+import subprocess, sys
+import run_chapters
+command = [sys.executable, "-c", "import matplotlib.pyplot"]
+environment = run_chapters.kernel_environment()
+print(subprocess.run(command, env=environment, capture_output=True, check=True).stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLCONFIGDIR": str(tmp_path / "file/x"), "PYTHONPATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "b''\n"

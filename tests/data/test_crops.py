@@ -1,6 +1,8 @@
 """Photographs are cut as they are asked for, refused by name, and kept safely."""
 
+import pwd
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -205,3 +207,22 @@ class TestCache:
         assert mapped(cache / "x.npy", (4,), np.float16) is None
         assert mapped(cache / "x.npy", (3,), np.float32) is None
         assert mapped(cache / "y.npy", (3,), np.float16) is None
+
+
+def test_without_a_home_folder_the_cure_is_named(monkeypatch):
+    def nobody(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "RAMLIB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(FileNotFoundError, match="name a folder as RAMLIB_CACHE"):
+        cache_folder("house-numbers")
+
+
+def test_a_full_disk_is_told_before_anything_is_cut(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"images\.npy needs at least 10\.0 MB, and 5\.0 MB are"):
+        write_mapped(tmp_path / "images.npy", (10_000_000,), np.uint8, pytest.fail)
+    assert not list(tmp_path.iterdir())

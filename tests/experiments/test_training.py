@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -20,7 +22,9 @@ import torch
 from tiny import CHECKPOINT_EVERY, NOISY, TINY
 from tolerances import assert_near
 
-from ramlib.experiments import records, training
+from ramlib import experiments
+from ramlib.data.tensors import TensorTask
+from ramlib.experiments import records, training, weights
 from ramlib.experiments.training import warmed_cosine
 
 # One process imports everything; the ones that are to be killed are forked from it.
@@ -109,6 +113,45 @@ class TestStopped:
         assert finished
         assert_same(module.model.state_dict(), uninterrupted(TINY)[0])
 
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_by_a_signal_and_resumed_ends_at_the_same_weights(
+        self, number, uninterrupted, tmp_path
+    ):
+        process = PROCESSES.Process(target=tiny.train_until_told, args=(TINY, tmp_path, 20, number))
+        process.start()
+        process.join(240)
+        assert process.exitcode == 128 + number
+        assert checkpoint_of(tmp_path / "tiny")["global_step"] == 21
+        said = (tmp_path / "said").read_text()
+        again = f"ramlib train tiny --device=cpu --quiet --runs={tmp_path} --resume"
+        assert said == f"stopped at update 21 of 40 of tiny; go on with: {again}\n"
+        module, finished = tiny.train(TINY, tmp_path / "tiny", resume=True, checkpoint_every=500)
+        assert finished
+        assert_same(module.model.state_dict(), uninterrupted(TINY)[0])
+
+    def test_at_once_by_a_second_signal(self, tmp_path):
+        twice = (signal.SIGINT, signal.SIGINT)
+        process = PROCESSES.Process(target=tiny.train_until_told, args=(TINY, tmp_path, 3, *twice))
+        process.start()
+        process.join(240)
+        assert process.exitcode == -signal.SIGINT
+
+    def test_in_python_it_is_a_keyboard_interrupt_and_handlers_are_put_back(
+        self, tmp_path, monkeypatch
+    ):
+        before = signal.getsignal(signal.SIGINT)
+        step = training.Training.training_step
+
+        def interrupted(self, *arguments):
+            os.kill(os.getpid(), signal.SIGINT)
+            return step(self, *arguments)
+
+        monkeypatch.setattr(training.Training, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="SIGINT stopped the training at update 1"):
+            tiny.train(TINY, tmp_path)
+        assert signal.getsignal(signal.SIGINT) is before
+        assert checkpoint_of(tmp_path)["global_step"] == 1
+
     def test_a_finished_training_resumed_stays_as_it_is(self, tmp_path):
         recipe = replace(TINY, updates=2)
         first, _ = tiny.train(recipe, tmp_path)
@@ -189,15 +232,33 @@ class TestGradient:
         tiny.train(replace(TINY, updates=3), tmp_path, precision="64-true")
         assert_trained_by_hand(checkpoint_of(tmp_path), TINY, 3, processes=1)
 
-    def test_two_processes_take_the_steps_of_one_on_the_joined_batch(self, tmp_path):
-        command = [sys.executable, tiny.__file__, str(tmp_path), "3"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout + done.stderr == ""  # quiet, in both processes
-        assert_trained_by_hand(checkpoint_of(tmp_path), TINY, 3, processes=2)
+    @pytest.mark.parametrize("nodes", [1, 2])
+    def test_two_processes_take_the_steps_of_one_on_the_joined_batch(self, nodes, tmp_path):
+        """Both on one machine, or one on each of two, which torchrun starts."""
+        command = [sys.executable]
+        if nodes == 2:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            command += ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+            command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+        script = [tiny.__file__, str(tmp_path), "3", str(2 // nodes), str(nodes)]
+        machines = [
+            subprocess.Popen(
+                [*command, *([f"--node-rank={rank}"] if nodes == 2 else []), *script],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(nodes)
+        ]
+        for machine in machines:
+            said, _ = machine.communicate(timeout=280)
+            assert (machine.returncode, said) == (0, "")  # quiet, in both processes
+        state = checkpoint_of(tmp_path)
+        assert_trained_by_hand(state, TINY, 3, processes=2)
+        assert state["used"]["processes"] == 2
 
     def test_policy_learns_at_its_share_of_the_rate(self):
         module = training.Training(TINY)
@@ -205,6 +266,16 @@ class TestGradient:
         assert policy["params"] == list(module.model.f_ext.parameters())
         assert len(rest["params"]) + len(policy["params"]) == len(list(module.parameters()))
         assert policy["initial_lr"] == pytest.approx(0.2 * rest["initial_lr"])
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_numbers_of_numpy_and_own_tensors_can_be_resumed(tmp_path):
+    task = TensorTask(torch.rand(40, 1, 30, 30), torch.arange(40) % 10)
+    recipe = replace(TINY, task=task, rate=np.float64(1e-3), seed=np.int64(1), updates=np.int64(2))
+    tiny.train(recipe, tmp_path, max_time=timedelta(microseconds=1))
+    module, finished = tiny.train(recipe, tmp_path, resume=True)
+    assert finished
+    assert module.global_step == 2
 
 
 class TestRate:
@@ -280,6 +351,38 @@ class TestBadInput:
         )
         self.refused(ValueError, message, other, tmp_path, resume=True)
 
+    def test_a_whole_file_is_not_called_damaged(self, tmp_path):
+        torch.save({"global_step": 3, "recipe": {"folder": Path("x")}}, tmp_path / "last.ckpt")
+        with pytest.raises(ValueError, match="holds more than plain values") as error:
+            tiny.train(TINY, tmp_path, resume=True)
+        assert not re.search("damaged|delete", str(error.value))
+
+    def test_what_was_used_is_kept_and_another_precision_is_not_resumed(self, tmp_path):
+        recipe = replace(TINY, updates=1)
+        tiny.train(recipe, tmp_path, precision="64-true")
+        used = {"precision": "64-true", "processes": 1, "machine": records.machine()}
+        assert checkpoint_of(tmp_path)["used"] == used
+        message = "was made with precision=64-true (now 32-true)"
+        self.refused(ValueError, message, recipe, tmp_path, resume=True)
+        _, finished = tiny.train(recipe, tmp_path, resume=True, precision="64-true")
+        assert finished
+
+    def test_a_recipe_without_its_start_says_what_comes_first(self, tmp_path, monkeypatch):
+        chain = [replace(TINY, name=name, start=start) for name, start in (("a", None), ("b", "a"))]
+        for recipe in chain:
+            monkeypatch.setitem(experiments.RECIPES, recipe.name, recipe)
+        last = replace(TINY, name="c", start="b")
+        assert training.lacking(last, tmp_path) == chain
+        self.refused(FileNotFoundError, "starts from 'b', whose weights", last, tmp_path / "c")
+        weights.save_weights(chain[1].build(), tmp_path / "b/weights.safetensors")
+        assert training.lacking(last, tmp_path) == []
+
+    def test_slurm_without_srun_is_one_line_with_the_cure(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SLURM_NTASKS", "2")
+        with pytest.raises(ValueError, match=r"train: .*ntasks.*unset SLURM_NTASKS") as error:
+            tiny.train(TINY, tmp_path)
+        assert "\n" not in str(error.value)
+
     def test_a_folder_below_a_file_is_named(self, tmp_path):
         (tmp_path / "file").touch()
         message = f"train: folder {tmp_path}/file/run cannot be written (Not a directory)"
@@ -296,8 +399,10 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"devices": 3}, "train: a batch of 4 does not divide among 3 devices"),
+            ({"devices": 3}, "train: a batch of 4 does not divide among 3 processes"),
+            ({"nodes": 3}, "train: a batch of 4 does not divide among 3 processes"),
             ({"devices": 0}, "train: devices must be at least 1, got 0"),
+            ({"nodes": 0}, "train: nodes must be at least 1, got 0"),
             ({"checkpoint_every": 0}, "train: checkpoint_every must be at least 1, got 0"),
             (
                 {"precision": "16-mixed"},
