@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.transforms import Bbox
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from ramlib import plots
