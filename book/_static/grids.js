@@ -75,7 +75,10 @@ const Grids = (() => {
     const to = log ? Math.log : Number, from = log ? Math.exp : Number;
     const input = element("input", { type: "range", step: "any", min: to(low), max: to(high), value: to(value) });
     const output = element("output");
-    const show = () => { output.textContent = from(+input.value).toFixed(2); };
+    const show = () => {
+      output.textContent = from(+input.value).toFixed(2);
+      input.setAttribute("aria-valuetext", output.textContent);
+    };
     input.addEventListener("input", () => { show(); change(from(+input.value)); });
     // By keys, a step is a fortieth of the range.
     input.addEventListener("keydown", event => {

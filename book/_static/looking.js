@@ -173,6 +173,7 @@ const Looking = (() => {
       guide.strokeStyle = "#808080";
       guide.lineWidth = 0.15;
       guide.strokeRect(4, 4, 20, 20);
+      if (shown < T) return;
       const answer = last.indexOf(Math.max(...last));
       const { x, y } = looks[T - 1].grid;
       const off = Math.hypot(x - scene.digit.x - 13.5, y - scene.digit.y - 13.5);

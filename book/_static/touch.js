@@ -133,6 +133,7 @@ const Touch = (() => {
     let move = null;
     const release = () => { if (move) drop(); move = null; };
     canvas.addEventListener("pointerdown", event => {
+      if (event.button) return; // the first button, or a finger
       if ((move = grab(...place(event)))) canvas.setPointerCapture(event.pointerId);
       if (move) move(...place(event));
     });
@@ -176,20 +177,18 @@ const Touch = (() => {
   const kinds = {}; // what brings a figure to life, by its class
   const loaded = {};
 
+  // Scripts arrive side by side and run in their order.
   const load = name => loaded[name] ||= new Promise((done, fail) => {
     const script = element("script", { src: HERE + name });
-    Object.assign(script, { onload: done, onerror: fail });
+    Object.assign(script, { async: false, onload: done, onerror: fail });
     document.head.append(script);
   });
 
-  document.addEventListener("DOMContentLoaded", async () => {
-    for (const [kind, files] of Object.entries(NEEDS)) {
-      for (const figure of document.querySelectorAll(`figure.${kind}`)) {
-        for (const file of files) await load(file);
-        kinds[kind](figure);
-      }
-    }
-  });
+  // This script is deferred, so the page's figures are there.
+  for (const [kind, files] of Object.entries(NEEDS)) {
+    const figures = document.querySelectorAll(`figure.${kind}`);
+    if (figures.length) Promise.all(files.map(load)).then(() => figures.forEach(kinds[kind]));
+  }
 
   return { clamp, bytes, element, button, screen, paint, outline, draggable, arrowKeys, status,
     replaceStill, Scene, DIGIT, kinds };

@@ -67,6 +67,12 @@ BARRIERS = """() => {
   document.querySelectorAll('button').forEach(button => {
     if (!name(button)) found.push('a button without words: ' + button.outerHTML.slice(0, 120));
   });
+  article.querySelectorAll('input, select, canvas').forEach(node => {
+    const label = node.getAttribute('aria-label') || node.closest('label')?.textContent;
+    if (!label && node.getAttribute('aria-hidden') !== 'true') {
+      found.push('a control without words: ' + node.outerHTML.slice(0, 120));
+    }
+  });
   article.querySelectorAll('table:not(.autosummary, .indextable)').forEach(table => {
     if (!table.querySelector('th')) found.push('a table without a head: ' + table.textContent);
   });

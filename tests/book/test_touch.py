@@ -98,6 +98,31 @@ def test_model_computes_what_pytorch_computes(open_figure):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.pages
+@pytest.mark.parametrize("kind", ["live-model", "live-grid", "live-descent"])
+@pytest.mark.parametrize("width", [390, 1366])
+def test_pictures_keep_their_shape_and_fit(open_figure, kind, width):
+    page = open_figure(kind, viewport={"width": width, "height": 800})
+    shapes = page.evaluate(
+        """() => [...document.querySelectorAll('.touch canvas')].map(node => {
+          const { width, height, right } = node.getBoundingClientRect();
+          return [width / height, node.width / node.height, right];
+        })"""
+    )
+    for shown, drawn, right in shapes:
+        assert shown == pytest.approx(drawn, rel=0.03)
+        assert right <= width
+
+
+@pytest.mark.pages
+def test_page_opens_with_what_the_still_shows(open_figure):
+    page = open_figure("live-model")
+    image = export_browser.scene_image(export_browser.first_scene())
+    rollout = looks_of(export_browser.rounded_reader(), image)
+    ours = torch.tensor(state(page)["boxes"])
+    torch.testing.assert_close(ours, rollout.windows[0], rtol=0, atol=1e-3)
+
+
 def state(page):
     """The boxes of the looks, the bars and what is said."""
     page.wait_for_timeout(400)  # the words wait until the hand rests
