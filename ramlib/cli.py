@@ -18,13 +18,12 @@ import torch
 
 import ramlib
 from ramlib import experiments
-from ramlib._files import as_path, write_atomically
+from ramlib._files import as_path
 from ramlib.experiments import records, shipping, tables, trials, weights
 from ramlib.experiments.measure import measure
 from ramlib.experiments.recipe import Recipe, with_changes, with_data
 
 DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
-README_BEGIN, README_END = "<!-- results:begin -->", "<!-- results:end -->"
 
 
 def duration(text: str) -> timedelta:
@@ -182,20 +181,9 @@ def run_trials(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Print a table, or put all of them into the README between its markers."""
-    if args.readme is None:
-        own = () if args.runs is None else tables.of_runs(args.number, args.runs)
-        print(tables.markdown(args.number, own))
-        return
-    text = args.readme.read_text(encoding="utf-8")
-    if README_BEGIN not in text or README_END not in text:
-        raise ValueError(f"table: {args.readme} has no {README_BEGIN} and {README_END}")
-    before, rest = text.split(README_BEGIN, 1)
-    after = rest.split(README_END, 1)[1]
-    filled = "\n\n".join(tables.markdown(number) for number in experiments.TABLES)
-    new = f"{before}{README_BEGIN}\n{filled}\n{README_END}{after}"
-    write_atomically(args.readme, lambda t: t.write_text(new, encoding="utf-8"))
-    print(args.readme)
+    """Print a table, with rows of one's own runs if asked."""
+    own = () if args.runs is None else tables.of_runs(args.number, args.runs)
+    print(tables.markdown(args.number, own))
 
 
 def data(args: argparse.Namespace) -> None:
@@ -299,7 +287,6 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--runs", type=as_path, help="rows of your own: trainings that `evaluate --record` measured"
     )
-    sub.add_argument("--readme", type=as_path, help="fill this file's results section")
 
     sub = command("data", data, "write a synthetic twin of a data set")
     sub.add_argument("name", choices=("house-numbers",), help="of the data set")
