@@ -268,7 +268,15 @@ const Grids = (() => {
     }
 
     const put = (x, y) => { state.start = [clamp(x, 0, side - 1), clamp(y, 0, side - 1)]; hold(); };
-    Touch.draggable(canvas, side, () => put, drop);
+    // The window can be dragged; a press beside it puts it there. A finger beside it may scroll.
+    Touch.draggable(canvas, side, (x, y) => {
+      const [left, top, right, bottom] = Looking.boxOf(windowAt(...path[state.step].place, state.width), N);
+      return x > left && x < right && y > top && y < bottom ? put : null;
+    }, drop);
+    canvas.addEventListener("click", ({ offsetX, offsetY }) => {
+      put((offsetX / canvas.clientWidth) * side, (offsetY / canvas.clientHeight) * side);
+      drop();
+    });
     Touch.arrowKeys(canvas, (dx, dy) => { put(state.start[0] + dx, state.start[1] + dy); drop(); });
     const anew = change => (...values) => { change(...values); prepare(); drop(); };
     const teacher = element("select", { "aria-label": "What the loss asks for" },

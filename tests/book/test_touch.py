@@ -182,8 +182,11 @@ def test_drawing_changes_the_answer(open_figure):
 
 
 @pytest.mark.pages
-def test_finger_drags_what_it_meets_and_scrolls_elsewhere(open_figure):
-    page = open_figure("live-model", has_touch=True, viewport={"width": 390, "height": 800})
+@pytest.mark.parametrize("kind", ["live-model", "live-grid", "live-descent"])
+def test_finger_drags_what_it_meets_and_scrolls_elsewhere(open_figure, kind):
+    page = open_figure(
+        kind, reduced_motion="reduce", has_touch=True, viewport={"width": 390, "height": 800}
+    )
     prevented = page.evaluate(
         """places => places.map(([x, y]) => {
           const canvas = document.querySelector('.touch-canvas');
@@ -194,7 +197,7 @@ def test_finger_drags_what_it_meets_and_scrolls_elsewhere(open_figure):
           canvas.dispatchEvent(event);
           return event.defaultPrevented;
         })""",
-        [[76, 26], [2, 2]],
+        [[76, 26], [2, 98]],
     )
     assert prevented == [True, False]
 
@@ -301,10 +304,15 @@ def test_small_window_feels_nothing_and_a_near_one_finds_the_digit(open_figure):
     page.get_by_role("slider").focus()
     for _ in range(40):
         page.keyboard.press("ArrowLeft")
+    page.mouse.click(*on_canvas(page, 10, 90))
+    assert verdict() == "It felt nothing."
+    x, y = export_browser.first_scene()["at"]
     page.mouse.move(*on_canvas(page, 10, 90))
     page.mouse.down()
+    page.mouse.move(*on_canvas(page, x + 16, y + 16), steps=4)
+    assert page.evaluate("document.querySelector('figure').descent.place[0]") > x
     page.mouse.up()
-    assert verdict() == "It felt nothing."
+    assert verdict() == "It found the digit."
 
 
 # ---- the pages that show them ----
