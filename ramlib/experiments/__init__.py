@@ -24,8 +24,7 @@ def get(name: str) -> Recipe:
         return RECIPES[name]
     nearest = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0.0)
     raise KeyError(
-        f"get: no recipe is called {name!r}; did you mean {nearest[0]!r}? "
-        f"The recipes are {', '.join(RECIPES)}"
+        f"get: no recipe is called {name!r}; did you mean {nearest[0]!r}? `ramlib list` shows all"
     )
 
 

@@ -67,6 +67,20 @@ def shares(judgements: Iterable[Judgement]) -> dict[str, Measure]:
     return {name: share(hits, n) for name, (hits, n) in counts.items() if n}
 
 
+def checked(task: Task, batch: Any) -> Any:
+    """The batch, if it has what a batch must have.
+
+    Raises:
+        TypeError: if not; the message says what a task hands out.
+    """
+    if not hasattr(batch, "images") or not hasattr(batch, "labels"):
+        raise TypeError(
+            f"{type(task).__name__} hands out batches of type {type(batch).__name__}; a batch has "
+            "images and labels by these names, as ramlib.interface.Batch(images, labels) does"
+        )
+    return batch
+
+
 @torch.inference_mode()
 def measure(
     task: Task,
@@ -97,7 +111,7 @@ def measure(
     device = next(model.parameters()).device
 
     def judge(batch: Any) -> Judgement:
-        rollout = model(batch.images, noisy=False)
+        rollout = model(checked(task, batch).images, noisy=False)
         if passes:
             rollout = replace(rollout, said=model.predict(batch.images, passes=passes))
         return task.judge(rollout, batch)

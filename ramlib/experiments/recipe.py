@@ -125,7 +125,8 @@ def _plain(where: str, value: Any) -> Any:
         return _plain(where, value.settings())
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         return value.item()
-    if hasattr(value, "__dict__") and not isinstance(value, type | torch.nn.Module):
+    # What a tensor or a function is does not stand in its `__dict__`.
+    if hasattr(value, "__dict__") and not callable(value) and not torch.is_tensor(value):
         return _plain(where, vars(value))
     raise TypeError(
         f"{where} must hold plain values, so that a checkpoint can tell which training made it; "

@@ -31,6 +31,7 @@ from ramlib._checks import require
 from ramlib._extras import needs, quietly
 from ramlib._files import as_path, room, write_atomically
 from ramlib.experiments import records, weights
+from ramlib.experiments.measure import checked
 from ramlib.experiments.recipe import Recipe, differences
 
 with needs("train"):
@@ -84,7 +85,8 @@ class Training(pl.LightningModule):
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
         generator = torch.Generator(self.device).manual_seed(seed)
-        return self.recipe.task.sample(count, split=split, generator=generator)
+        task = self.recipe.task
+        return checked(task, task.sample(count, split=split, generator=generator))
 
     def training_step(self, _: int, __: int) -> Tensor:
         """Make a batch, look at it, and return the loss."""
@@ -411,6 +413,12 @@ def train(
     require(
         recipe.joins is None,
         f"train: {recipe.name!r} joins {' and '.join(recipe.joins or ())}; train those",
+    )
+    absent = [name for name in ("sample", "judge") if not hasattr(recipe.task, name)]
+    require(
+        not absent,
+        f"train: the task {type(recipe.task).__name__} has no {' and no '.join(absent)}; derive it "
+        "from ramlib.interface.Task, which says what a task has",
     )
     precision = precision or recipe.precision
     require(

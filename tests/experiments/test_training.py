@@ -26,6 +26,7 @@ from ramlib import experiments
 from ramlib.data.tensors import TensorTask
 from ramlib.experiments import records, training, weights
 from ramlib.experiments.training import warmed_cosine
+from ramlib.interface import Task
 
 # One process imports everything; the ones that are to be killed are forked from it.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -376,6 +377,23 @@ class TestBadInput:
         self.refused(FileNotFoundError, "starts from 'b', whose weights", last, tmp_path / "c")
         weights.save_weights(chain[1].build(), tmp_path / "b/weights.safetensors")
         assert training.lacking(last, tmp_path) == []
+
+    @pytest.mark.usefixtures("as_installed")
+    def test_a_task_that_lacks_something_is_told_what(self, tmp_path):
+        class Bare:
+            image_shape, classes = TINY.task.image_shape, 10
+
+            def settings(self):
+                return {}
+
+        class Tuples(Bare, Task):
+            def sample(self, count, *, split="train", generator):
+                return tuple(TINY.task.sample(count, split=split, generator=generator))[:2]
+
+        message = "the task Bare has no sample and no judge; derive it from ramlib.interface.Task"
+        self.refused(ValueError, message, replace(TINY, task=Bare()), tmp_path)
+        message = "Tuples hands out batches of type tuple; a batch has images and labels"
+        self.refused(TypeError, message, replace(TINY, task=Tuples()), tmp_path)
 
     def test_slurm_without_srun_is_one_line_with_the_cure(self, tmp_path, monkeypatch):
         monkeypatch.setenv("SLURM_NTASKS", "2")

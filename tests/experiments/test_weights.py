@@ -158,6 +158,7 @@ class TestLoad:
         save_weights(two.build(), folder / "back.safetensors")
         assert shipped() == ["tiny", "back", "both"]
         joined = load("both")
+        assert all(value.is_meta for value in load("both", "meta").state_dict().values())
         assert not joined.training
         for part, recipe in ((joined.rightwards, one), (joined.leftwards, two)):
             expected = recipe.build().state_dict()

@@ -318,6 +318,13 @@ class TestJoinedReader:
         assert_near(joined.probabilities(images), expected)
         assert joined.read(images) == to_text(decode_numbers(expected))
 
+    def test_keeps_the_precision_and_the_device_of_its_parts(self):
+        rightwards, leftwards = (part.double() for part in self.parts())
+        state = JoinedReader.of(rightwards, leftwards).state_dict()
+        assert {value.dtype for value in state.values()} == {torch.float64}
+        far = JoinedReader.of(rightwards.to("meta"), leftwards.to("meta"))
+        assert all(value.is_meta for value in far.state_dict().values())
+
     def test_is_never_longer_than_either_part(self):
         rightwards, leftwards = self.parts()
         images = images_of(30)
