@@ -37,7 +37,7 @@ def transform(
             image; -1 and 1 are the outer borders of the first and the last pixel, as in torch.
         size: N, side of the output.
 
-    Eqs. 1, 3 and 5, Jaderberg et al. (2015).
+    Section 3, Jaderberg et al. (2015): their equations of the map and of bilinear sampling.
     """
     with torch.autocast(images.device.type, enabled=False):
         images = images.to(theta.dtype)

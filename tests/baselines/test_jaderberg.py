@@ -25,7 +25,7 @@ def affine(a, b, x, c, d, y):
 
 
 def slow_transform(image, theta, size):
-    """Eqs. 1, 3 and 5, Jaderberg et al. (2015), in a loop, for one image `(H, W)`."""
+    """The equations of Section 3, Jaderberg et al. (2015), in a loop, for one image `(H, W)`."""
     height, width = image.shape
     out = np.zeros((size, size))
     for i, j in np.ndindex(size, size):
