@@ -10,16 +10,27 @@ Crops, rewards and what is done with them are those of `ramlib.baselines.mnih`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require
-from ramlib.baselines.mnih import Episode, HardAttention, HardAttentionConfig, PlaceNetwork
+from ramlib.baselines.mnih import (
+    Episode,
+    HardAttention,
+    HardAttentionConfig,
+    PlaceNetwork,
+    log_density,
+    reinforce,
+)
+from ramlib.interface import Rollout, Task
+from ramlib.labels import OBJECTS, count_digits, decode_numbers, until_the_end
+from ramlib.models.reader import CentredCrop, Reader
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,11 @@ class BaModel(HardAttention):
             nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, classes)
         )
 
+    @property
+    def looks(self) -> int:
+        """T."""
+        return self.config.glimpses
+
     def policy_parameters(self) -> list[nn.Parameter]:
         """The parameters that only rewards teach."""
         parts = (self.overview, self.upper, self.emission)
@@ -164,12 +180,13 @@ class BaModel(HardAttention):
 
     def episode(self, images: Float[Tensor, "B C H W"], samples: int, noisy: bool) -> Episode:
         """See `HardAttention`; all T places are chosen."""
+        images = self.prepare(images)
         table = self.crops.integral(images)
         r1, r2 = None, self.overview(images)[:, None]
         mean = self.emission(r2, images.new_zeros(len(images), 1, 2)).expand(-1, samples, -1)
         r2 = r2.expand(-1, samples, -1)
         states, places, means, drawn = [], [], [], []
-        for t in range(self.config.glimpses):
+        for t in range(self.looks):
             if t > 0:
                 r2 = self.upper(r1.detach(), r2)
                 mean = self.emission(r2, places[-1])
@@ -180,3 +197,101 @@ class BaModel(HardAttention):
             states.append(r1)
         logits = self.f_class(torch.stack(states, 2))
         return Episode(logits, *(torch.stack(steps, 2) for steps in (places, means, drawn)))
+
+
+# ---- house numbers ----
+
+
+@dataclass(frozen=True)
+class BaReaderConfig(BaConfig):
+    """A `BaConfig` for house numbers.
+
+    Args:
+        glimpses: looks at each object.
+        scales: of the crops; a house number's crop is small.
+        shrink: as in `BaConfig`, as are all others.
+    """
+
+    glimpses: int = 2
+    scales: Sequence[int] = (1, 2)
+    shrink: int = 2
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> BaReader:
+        """The model with fresh weights."""
+        return BaReader(self, image_shape, classes)
+
+
+class BaReader(Reader, BaModel):
+    """Reads a number from left to right: a few looks at each digit, and at the end.
+
+    Args:
+        config: the architecture.
+        image_shape: `(1, H, W)` of a crop, with grey levels in [0, 255].
+        classes: 11, the digits and the end.
+
+    Raises:
+        ValueError: if `classes` is not 11.
+
+    Section 4.2, Ba et al. (2015).
+    """
+
+    def __init__(
+        self, config: BaReaderConfig, image_shape: tuple[int, int, int], classes: int
+    ) -> None:
+        self.require_classes("BaReader", classes)
+        super().__init__(config, image_shape, classes)
+        # What lies outside of a crop counts as 0, which is then the mean grey.
+        self.prepare = CentredCrop(image_shape)
+
+    @property
+    def looks(self) -> int:
+        """T: those at six objects."""
+        return OBJECTS * self.config.glimpses
+
+    def adapt(self, task: Task) -> None:
+        """Take over the mean image of the training crops, and then see to crops of the crops."""
+        Reader.adapt(self, task)
+        BaModel.adapt(self, task)
+
+    def scores(self, logits: Float[Tensor, "*B T classes"]) -> Float[Tensor, "*B objects classes"]:
+        """Scores of each object: those after the last look at it."""
+        every = self.config.glimpses
+        return logits[..., every - 1 :: every, :].float()
+
+    def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
+        """Look at six objects; arguments and errors are those of `HardAttention`."""
+        seen = super().forward(images, noisy=noisy)
+        said = decode_numbers(until_the_end(self.scores(seen.logits).softmax(-1)))
+        return replace(seen, said=said)
+
+    def losses(
+        self, images: Float[Tensor, "B C H W"], labels: Int64[Tensor, "B objects"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The cross-entropy of a number, its end included, and the surrogate of the rewards.
+
+        An object earns the probability of its class. The looks at it are judged by the mean of what
+        it and the later ones earn; those beyond the end are not judged.
+        """
+        seen = self.episode(images, self.config.samples, noisy=True)
+        log_p = self.scores(seen.logits).log_softmax(-1)
+        index = labels[:, None, :, None].expand(*log_p.shape[:3], 1)
+        places = torch.arange(OBJECTS, device=labels.device)
+        asked = (places <= count_digits(labels)[:, None])[:, None].float()
+        right = log_p.gather(-1, index)[..., 0]
+        cross_entropy = -(right * asked).sum(-1).mean()
+
+        def from_here_on(values: Float[Tensor, "B S objects"]) -> Float[Tensor, "B S objects"]:
+            return values.flip(-1).cumsum(-1).flip(-1)
+
+        earned = from_here_on(right.detach().exp() * asked) / from_here_on(asked).clamp(min=1)
+        every = self.config.glimpses
+        densities = log_density(seen.drawn, seen.means, self.sigma)
+        judged = densities * asked.repeat_interleave(every, -1)
+        return cross_entropy, reinforce(judged, earned.repeat_interleave(every, -1))
+
+    def probabilities(
+        self, images: Float[Tensor, "B C H W"], *, passes: int = 0
+    ) -> Float[Tensor, "B objects classes"]:
+        """How likely each digit and the end are, for each of six objects from the left."""
+        runs = [self(images, noisy=passes > 0).logits for _ in range(max(passes, 1))]
+        return torch.stack([until_the_end(self.scores(r).softmax(-1)) for r in runs]).mean(0)

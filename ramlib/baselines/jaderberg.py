@@ -68,7 +68,7 @@ class AffineHead(nn.Linear):
         features: size of the input.
         zoom: share of the image's side that the first map shows.
 
-    Section 4, Jaderberg et al. (2015): no weights, and the bias of the identity.
+    As in Jaderberg et al. (2015): no weights, and the bias of the identity.
     """
 
     def __init__(self, features: int, zoom: float = 1.0) -> None:
@@ -234,7 +234,7 @@ class SonderbyModel(JaderbergModel):
         image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
         classes: number of classes.
 
-    Section 2, Sonderby et al. (2015). Theirs reads three digits, one a look, and needs no memory
+    Sonderby et al. (2015). Theirs reads three digits, one a look, and needs no memory
     beyond the plan; the second GRU is ours, for labels that belong to all looks together.
     """
 

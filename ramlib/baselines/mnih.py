@@ -229,6 +229,9 @@ class Episode(NamedTuple):
 class HardAttention(Classifier, ABC):
     """Looks at hard crops; the policy learns from rewards, the rest by cross-entropy.
 
+    Images are looked at as `prepare` gives them, which leaves them as they are unless somebody puts
+    another module in its place.
+
     Args:
         config: the architecture.
         image_shape: `(C, H, W)` of an image, with pixels in [0, 1].
@@ -240,6 +243,7 @@ class HardAttention(Classifier, ABC):
     ) -> None:
         super().__init__(image_shape, classes)
         self.config = config
+        self.prepare: nn.Module = nn.Identity()
         self.crops = CropPyramid(image_shape, config.size, config.scales)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -272,7 +276,8 @@ class HardAttention(Classifier, ABC):
         """Measure what crops look like, unless the weights come from elsewhere; begin to anneal."""
         if self.updates == 0:
             generator = torch.Generator().manual_seed(0)
-            self.crops.standardise(task.sample(512, generator=generator).images)
+            images = task.sample(512, generator=generator).images
+            self.crops.standardise(self.prepare(images))
         self.updates.zero_()
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
@@ -411,6 +416,7 @@ class MnihModel(HardAttention):
 
     def episode(self, images: Float[Tensor, "B C H W"], samples: int, noisy: bool) -> Episode:
         """See `HardAttention`."""
+        images = self.prepare(images)
         table = self.crops.integral(images)
         place = images.new_zeros(len(images), 1, 2)
         # The first look is the same in all samples: it is taken once.

@@ -6,8 +6,10 @@ import torch
 from oracles import convolve, dense, pool
 from tolerances import assert_near
 
-from ramlib.baselines.ba import BaConfig
+from ramlib.baselines.ba import BaConfig, BaReaderConfig
 from ramlib.data.cluttered import ClutteredDigits
+from ramlib.data.house_numbers import HouseNumbers
+from ramlib.labels import decode_numbers, until_the_end
 
 SMALL = BaConfig(glimpses=3, size=4, scales=(1, 2), hidden=8, samples=3, shrink=3)
 SHAPE = (1, 30, 30)
@@ -125,3 +127,91 @@ class TestEpisode:
 def test_refuses(change, message):
     with pytest.raises(ValueError, match=message):
         BaConfig(**change)
+
+
+NUMBER = BaReaderConfig(glimpses=2, size=4, hidden=8, samples=3, shrink=3)
+
+
+def reader(**changes):
+    torch.manual_seed(0)
+    return BaReaderConfig(**{**vars(NUMBER), **changes}).build((1, 24, 24), 11)
+
+
+def numbers(*texts):
+    """Grey crops and the labels of these numbers."""
+    rows = [[*map(int, text), *[10] * (6 - len(text))] for text in texts]
+    return torch.rand(len(texts), 1, 24, 24) * 255, torch.tensor(rows)
+
+
+class TestReader:
+    def test_answers_with_what_it_says_of_every_second_look(self):
+        images, _ = numbers("12", "345")
+        model = reader().eval()
+        rollout = model(images)
+        assert rollout.logits.shape == (2, 12, 11)
+        chances = rollout.logits[:, 1::2].softmax(-1)
+        assert torch.equal(rollout.labels, decode_numbers(until_the_end(chances)))
+        assert torch.equal(model.predict(images), rollout.labels)
+        assert all(1 <= len(text) <= 5 for text in model.read(images))
+
+    def test_cross_entropy_is_that_of_the_digits_and_the_first_end(self):
+        """Without noise to speak of; by a loop over objects, in numpy."""
+        images, labels = numbers("7", "12345")
+        model = reader(sigma=(1e-6, 1e-6))
+        cross_entropy, _ = model.losses(images, labels)
+        log_p = model(images, noisy=False).logits[:, 1::2].log_softmax(-1).detach().numpy()
+        by_hand = [
+            -sum(log_p[b, k, int(labels[b, k])] for k in range(digits + 1))
+            for b, digits in enumerate((1, 5))
+        ]
+        assert cross_entropy.item() == pytest.approx(np.mean(by_hand), rel=1e-4)
+
+    def test_a_look_is_judged_by_the_mean_of_its_object_and_the_later_ones(self, monkeypatch):
+        images, labels = numbers("42")
+        model, given = reader(), {}
+        monkeypatch.setattr(
+            "ramlib.baselines.ba.reinforce", lambda p, r: given.update(p=p, r=r) or p.sum()
+        )
+        torch.manual_seed(1)
+        model.losses(images, labels)
+        torch.manual_seed(1)
+        seen = model.episode(images, 3, noisy=True)
+        p = seen.logits[0, :, 1::2].softmax(-1).detach().numpy()
+        earned = np.stack([p[:, 0, 4], p[:, 1, 2], p[:, 2, 10]], 1)  # a four, a two, the end
+        for k in range(3):
+            for look in (2 * k, 2 * k + 1):
+                assert_near(given["r"][0, :, look], earned[:, k:].mean(1))
+        # Three objects are asked for, the other three are beyond the end.
+        assert (given["p"][0, :, :6] != 0).all()
+        assert (given["p"][0, :, 6:] == 0).all()
+
+    def test_who_learns_from_what(self):
+        reading = {"g_image", "what", "g_loc", "where", "lower", "f_class"}
+        model = reader()
+        _, rewards = model.losses(*numbers("12", "3"))
+        assert learners(model, rewards) == {"overview", "upper", "emission"}
+        cross_entropy, _ = model.losses(*numbers("12", "3"))
+        assert learners(model, cross_entropy) == reading
+
+    def test_takes_the_mean_image_from_the_task_before_it_measures_crops(self):
+        task = HouseNumbers("sample")
+        model = BaReaderConfig().build(task.image_shape, task.classes)
+        model.adapt(task)
+        assert torch.equal(model.prepare.mean_image, task.mean_image())
+        # Crops of centred grey are near 0; those of bytes would be near 100.
+        assert model.crops.mean.abs().max() < 0.5
+        assert (model.crops.deviation < 1).all()
+
+    def test_passes_are_averaged(self):
+        images, _ = numbers("12", "345")
+        model = reader(sigma=(0.5, 0.5)).eval()
+        torch.manual_seed(2)
+        both = model.probabilities(images, passes=2)
+        torch.manual_seed(2)
+        runs = [model(images, noisy=True).logits[:, 1::2].softmax(-1) for _ in range(2)]
+        assert_near(both, torch.stack([until_the_end(run) for run in runs]).mean(0))
+
+    @pytest.mark.usefixtures("as_installed")
+    def test_refuses_other_classes(self):
+        with pytest.raises(ValueError, match="BaReader: classes must be 11"):
+            BaReaderConfig().build((1, 64, 64), 10)
