@@ -10,20 +10,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ramlib._checks import require
 from ramlib.interface import Classifier, Rollout
 
 
 @dataclass(frozen=True)
 class CNNConfig:
-    """A CNN whose every convolution halves the image.
+    """A CNN of as many layers as there are widths, and two more.
 
     Args:
-        widths: channels of the 3x3 convolutions, each of stride 2.
+        widths: channels of the 3x3 convolutions.
         hidden: units of the layer before the classes.
+        strides: of each convolution; 2 for all when left out.
+
+    Raises:
+        ValueError: if there are strides, but not one for each convolution.
     """
 
     widths: Sequence[int] = (16, 32, 64, 64)
     hidden: int = 256
+    strides: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.strides) in (0, len(self.widths)),
+            f"CNNConfig: strides must be one for each of the {len(self.widths)} convolutions, "
+            f"got {tuple(self.strides)}",
+        )
 
     def build(self, image_shape: tuple[int, int, int], classes: int) -> PlainCNN:
         """The model with fresh weights."""
@@ -31,7 +44,7 @@ class CNNConfig:
 
 
 class PlainCNN(Classifier):
-    """Strided convolutions, one hidden layer, the classes.
+    """Convolutions, some of them strided, one hidden layer, the classes.
 
     Args:
         config: the architecture.
@@ -43,9 +56,12 @@ class PlainCNN(Classifier):
         super().__init__(image_shape, classes)
         channels, height, width = image_shape
         layers: list[nn.Module] = []
-        for before, after in pairwise((channels, *config.widths)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
-            height, width = (height + 1) // 2, (width + 1) // 2
+        strides = config.strides or (2,) * len(config.widths)
+        for (before, after), stride in zip(
+            pairwise((channels, *config.widths)), strides, strict=True
+        ):
+            layers += [nn.Conv2d(before, after, 3, stride=stride, padding=1), nn.ReLU()]
+            height, width = -(-height // stride), -(-width // stride)
         self.layers = nn.Sequential(
             *layers,
             nn.Flatten(),

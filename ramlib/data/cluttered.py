@@ -62,6 +62,7 @@ class ClutteredDigits(Task):
             first, at most half its side away along each axis. Overlapping digits are rare and
             hard, so a training may want more of them; validation and test canvases are as chance
             makes them.
+        centred: put the single digit in the middle, as if somebody knew where it was: a control.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -73,6 +74,7 @@ class ClutteredDigits(Task):
     distractors: int = 8
     size: int = 100
     overlapping: float = 0.0
+    centred: bool = False
 
     def __post_init__(self) -> None:
         targets = ("digit", "pair", "sum")
@@ -92,6 +94,10 @@ class ClutteredDigits(Task):
             0 <= self.overlapping <= 1 and (self.overlapping == 0 or self.digits == 2),
             f"ClutteredDigits: overlapping must be in [0, 1], and 0 for a single digit, "
             f"got {self.overlapping} for target {self.target!r}",
+        )
+        require(
+            not self.centred or self.digits == 1,
+            f"ClutteredDigits: only a single digit can be centred, got target {self.target!r}",
         )
 
     @property
@@ -157,6 +163,8 @@ class ClutteredDigits(Task):
             near = (corners[:, 0] + draw(2 * half + 1, count, 2) - half).clamp(0, last)
             chosen = torch.rand(count, 1, generator=generator, device=device) < self.overlapping
             corners[:, 1] = torch.where(chosen, near, corners[:, 1])
+        if self.centred:
+            corners.fill_((self.size - DIGIT_SIDE) // 2)
         stamp(which, corners, DIGIT_SIDE, None)
 
         digits = source.labels[which]

@@ -1,5 +1,6 @@
 """The plain CNN: the same interface as the models that look."""
 
+import pytest
 import torch
 from oracles import convolve, dense
 from tolerances import assert_near
@@ -32,3 +33,20 @@ def test_has_no_policy():
 def test_noise_changes_nothing():
     model, images = CNNConfig(widths=(2,)).build((1, 8, 8), 3), torch.rand(2, 1, 8, 8)
     assert torch.equal(model(images, noisy=True).logits, model(images).logits)
+
+
+def test_strides_are_its_own_if_it_has_them():
+    """Three layers, of which the middle one keeps the size."""
+    model = CNNConfig(widths=(2, 3, 2), hidden=5, strides=(2, 1, 2)).build((1, 9, 7), 4).double()
+    image = torch.rand(1, 1, 9, 7, dtype=torch.float64)
+    weights = [p.detach().numpy() for p in model.parameters()]
+    x = image[0].numpy()
+    for layer, stride in enumerate((2, 1, 2)):
+        x = convolve(x, weights[2 * layer], weights[2 * layer + 1], stride)
+    x = dense(x.ravel(), weights[6], weights[7], relu=True)
+    assert_near(model(image).logits[0, 0], dense(x, weights[8], weights[9], relu=False))
+
+
+def test_refuses_strides_that_are_not_one_for_each_layer():
+    with pytest.raises(ValueError, match=r"one for each of the 2 convolutions, got \(2,\)"):
+        CNNConfig(widths=(2, 3), strides=(2,))

@@ -165,6 +165,25 @@ class TestOverlappingDigits:
             ClutteredDigits(target, overlapping=overlapping)
 
 
+class TestCentredDigits:
+    def test_all_stand_in_the_middle_and_are_the_same_digits(self):
+        centred, plain = (
+            ClutteredDigits(centred=True, distractors=0),
+            ClutteredDigits(distractors=0),
+        )
+        theirs, ours = (t.sample(8, generator=seeded()) for t in (plain, centred))
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.corners, torch.full((8, 1, 2), 36))
+        for canvas, other, (x, y) in zip(
+            ours.images[:, 0], theirs.images[:, 0], theirs.corners[:, 0].tolist(), strict=True
+        ):
+            assert torch.equal(canvas[36:64, 36:64], other[y : y + 28, x : x + 28])
+
+    def test_refuses_two_digits(self):
+        with pytest.raises(ValueError, match=r"only a single digit can be centred, got .*'pair'"):
+            ClutteredDigits("pair", centred=True)
+
+
 class TestDraws:
     def test_the_same_seed_gives_the_same_batch(self):
         first, second = (ClutteredDigits("pair").sample(8, generator=seeded(7)) for _ in range(2))

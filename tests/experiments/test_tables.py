@@ -19,6 +19,7 @@ def record(recipe, row, model, **metrics):
         "model": model,
         "parameters": 1_985_296,
         "multiply_adds": 6_552_976,
+        "images_seen": 7_680_000,
         "metrics": metrics,
     }
 
