@@ -66,6 +66,11 @@ chapters: $(READY) ## run the chapters whose text changed (ALL=1: every one; CHA
 	$(BIN)/python tools/run_chapters.py $(if $(ALL),--all) $(CHAPTER)
 	$(BIN)/python tools/make_pages.py
 
+.PHONY: plain
+plain: $(READY) ## write the chapters as plain notebooks into notebooks/, for Colab and Kaggle
+	$(BIN)/jupyter-book build . --quiet
+	$(BIN)/python tools/plain_notebooks.py
+
 # ---- experiments ----
 
 .PHONY: train
