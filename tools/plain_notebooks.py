@@ -9,7 +9,6 @@ python tools/plain_notebooks.py             copy the built ones, without outputs
 
 import ast
 import base64
-import hashlib
 import json
 import mimetypes
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 import nbformat
 from docutils import nodes
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from run_chapters import stable_ids
 from sphinx_markdown_builder.contexts import IndentContext, SubContextParams, WrappedContext
 from sphinx_markdown_builder.translator import MarkdownTranslator, pushing_context, pushing_status
 
@@ -83,8 +83,8 @@ def code_cells(notebook) -> dict[int, nbformat.NotebookNode]:
         source = without_glue(cell.source) if cell.cell_type == "code" else ""
         if source:
             tags = cell.metadata.get("tags", [])
-            plain = new_code_cell(source, outputs=cell.outputs, id=cell.id)
-            plain.execution_count = cell.execution_count
+            count = cell.execution_count
+            plain = new_code_cell(source, outputs=cell.outputs, execution_count=count)
             if "raises-exception" in tags:
                 plain.metadata.tags = ["raises-exception"]
             if HIDING & set(tags):
@@ -196,7 +196,14 @@ class PlainTranslator(MarkdownTranslator):
 
 def assemble(text: str, code: dict[int, nbformat.NotebookNode], setup: str):
     """A notebook of text cells and code cells, from Markdown with marks."""
-    cells, waiting, summary = [], sorted(code), None
+    cells, waiting, summary, untold = [], sorted(code), None, False
+
+    def add_text(part):
+        nonlocal untold
+        untold = False
+        if summary is not None:
+            part = f"<details>\n<summary>{summary}</summary>\n\n{part}\n\n</details>"
+        cells.append(new_markdown_cell(part))
 
     def add_code(upto):
         while waiting and waiting[0] <= upto:  # also those that the page does not show
@@ -208,20 +215,19 @@ def assemble(text: str, code: dict[int, nbformat.NotebookNode], setup: str):
     for place, part in enumerate(re.split(f"{MARK}(.*?){MARK}", text)):
         part = part.strip()
         if place % 2 == 0 and part:
-            if summary is not None:
-                part = f"<details>\n<summary>{summary}</summary>\n\n{part}\n\n</details>"
-            cells.append(new_markdown_cell(part))
+            add_text(part)
         elif part.startswith("solution "):
-            summary = part.removeprefix("solution ")
+            summary, untold = part.removeprefix("solution "), True
         elif part == "end":
             summary = None
         elif part.startswith("cell "):
+            if untold:
+                add_text("Unfold the cell below.")
             add_code(int(part.removeprefix("cell ")))
     add_code(float("inf"))
     cells.insert(1, new_code_cell(setup))
-    for place, cell in enumerate(cells):
-        digest = hashlib.sha256(f"{place} {cell.source}".encode()).hexdigest()[:8]
-        cell.id = digest
+    for cell, name in zip(cells, stable_ids([cell.source for cell in cells]), strict=True):
+        cell.id = name
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     return new_notebook(
         cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}}
