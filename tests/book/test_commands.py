@@ -17,14 +17,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").g
 PROGRAMS = ("make", "ramlib", "python", "pip", "conda", "jupyter", "git")
 
 # Run here, in a copy of the repository: what is printed, and the short form that is run.
-TRAIN = "make train RECIPE=digit-context"
-SHORT = "--updates 2 --batch 2 --device cpu --quiet"
+SHORT = "make train RECIPE=digit-context ARGS='--updates 2 --batch 2 --device cpu --quiet"
 HERE = {
     "make format": "make format",
     "make chapters": "make chapters",
     "make chapters CHAPTER=book/NN_name.md": "make chapters CHAPTER=book/99_name.md",
-    "make train RECIPE=RECIPE": f"{TRAIN} ARGS='{SHORT} --max-time 1s'",
-    "make train RECIPE=RECIPE ARGS=--resume": f"{TRAIN} ARGS='{SHORT} --resume'",
+    "make train RECIPE=RECIPE": f"{SHORT}'",
+    "make train RECIPE=RECIPE ARGS=--resume": f"{SHORT} --max-time 1s' && {SHORT} --resume'",
     "python tools/make_pages.py": f"{sys.executable} tools/make_pages.py",
 }
 # Run by another test: in which file, under which name.
@@ -33,7 +32,6 @@ ELSEWHERE = {
     "make lab": ("test_lab.py", "test_shows_the_chapters"),
     "ramlib list": ("test_cli.py", "test_list_names_every_recipe"),
     "ramlib train RECIPE": ("test_cli.py", "test_train_evaluate_and_ship_a_recipe"),
-    "ramlib train RECIPE --resume": ("test_cli.py", "test_train_stops_after_its_time_and"),
     "ramlib evaluate RECIPE": ("test_cli.py", "test_train_evaluate_and_ship_a_recipe"),
     "ramlib evaluate RECIPE --run RUN": ("test_cli.py", "test_train_evaluate_and_ship_a_recipe"),
     "ramlib evaluate RECIPE --run RUN --ship": ("test_cli.py", "test_train_evaluate_and_ship"),
@@ -132,16 +130,15 @@ def copy(tmp_path_factory):
 
 @pytest.mark.parametrize("command", HERE)
 def test_a_printed_command_runs(command, copy):
-    """In the order of the list: training is resumed after it was begun."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "MPLBACKEND": "Agg"}
     # -o: the environment that runs this test is taken as it is.
     make = f"make VENV={sys.prefix} -o {sys.prefix}/.ready "
-    line = re.sub(r"^make ", make, HERE[command])
+    line = re.sub(r"\bmake ", make, HERE[command])
     done = subprocess.run(
         line, shell=True, cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if "chapters" in command:
         assert '"42"' in (copy / "book/99_name.ipynb").read_text(encoding="utf-8")
-    if command.endswith("--resume"):
+    if "train" in command:
         assert (copy / "runs/digit-context/weights.safetensors").exists()
