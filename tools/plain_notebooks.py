@@ -25,7 +25,7 @@ from sphinx_markdown_builder.translator import MarkdownTranslator, pushing_conte
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "notebooks"  # in the repository, and in the built book
 ARCHIVE = "learning-where-to-look.zip"
-CHAPTER = re.compile(r"book/(\d\d_\w+)")
+CHAPTER = re.compile(r"book/((?:\d\d|appendix)_\w+)$")
 
 SETUP = """\
 # Install ramlib where it is missing, as in Colab and Kaggle, and pick the device.
@@ -150,7 +150,12 @@ class PlainTranslator(MarkdownTranslator):
     def visit_target(self, node):
         raise nodes.SkipNode
 
-    visit_raw = visit_comment = visit_target
+    visit_comment = visit_target
+
+    def visit_raw(self, node):
+        if "<script" not in node.astext():  # a fold, say; scripts serve the page
+            self.add(node.astext().strip(), prefix_eol=2, suffix_eol=2)
+        raise nodes.SkipNode
 
     @pushing_context
     def visit_reference(self, node):

@@ -86,14 +86,17 @@ def test_nothing_is_left_of_the_books_tools(path, kind):
 @each
 def test_text_says_what_the_chapter_says(path):
     """Its headings, its equations, its exercises, and as many solutions in folds."""
-    chapter = (BOOK / path.name).with_suffix(".md").read_text(encoding="utf-8")
+    chapter = "\n\n".join(text(read(BOOK / path.name)))
+    for name in re.findall(r"(?m)^```\{include\} (\S+)$", chapter):
+        included = (BOOK / name).read_text(encoding="utf-8")
+        chapter = chapter.replace(f"```{{include}} {name}\n```", included)
     plain = "\n\n".join(text(read(path)))
-    prose = re.sub(r"(?ms)^```\{code-cell\}.*?^```$", "", chapter)
-    assert re.findall(r"(?m)^#+ .*$", plain) == re.findall(r"(?m)^#+ .*$", prose), "make plain"
+    assert re.findall(r"(?m)^#+ .*$", plain) == re.findall(r"(?m)^#+ .*$", chapter), "make plain"
     assert plain.count("**Exercise ") == len(re.findall(r"\{exercise(?:-start)?\} ", chapter))
-    folds = [fold.split(" (")[0] for fold in re.findall(r"<summary>(.*?)</summary>", plain)]
+    folds = [fold.split(" (")[0] for fold in re.findall(r"<summary>(Solution.*?)</summary>", plain)]
     exercises = re.findall(r"\*\*(Exercise [\d.]+):", plain)
     assert list(dict.fromkeys(folds)) == [f"Solution to {name}" for name in exercises]
+    assert plain.count("<details") == plain.count("</details>")
     assert plain.count("$$") % 2 == 0
 
 
