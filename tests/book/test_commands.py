@@ -49,6 +49,7 @@ NOWHERE = {
     "make test": "runs this test",
     "make unit": "runs this test",
     "make book": "takes minutes; continuous integration runs it, as a part of `make test`",
+    "make plain": "takes minutes; test_plain_notebooks.py holds what it writes to the built book",
     "make serve": "never ends; it is Python's own server",
     "conda env create -f environment.yml": "needs conda; test_environment.py reads the file",
 }
