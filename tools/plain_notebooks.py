@@ -283,6 +283,8 @@ def setup(app) -> dict[str, bool]:
 def main() -> None:
     """Copy the notebooks of the built book into the repository, without outputs."""
     (ROOT / FOLDER).mkdir(exist_ok=True)
+    for old in (ROOT / FOLDER).glob("*.ipynb"):
+        old.unlink()
     for path in sorted((ROOT / "_build/html" / FOLDER).glob("*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
