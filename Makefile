@@ -56,10 +56,20 @@ serve: $(READY) ## serve the built book on http://localhost:8000 (PORT=... for a
 	@test -f _build/html/index.html || $(MAKE) book
 	$(BIN)/python -m http.server --directory _build/html $(PORT)
 
+.PHONY: lab
+lab: $(READY) ## open the chapters in JupyterLab (ARGS=--no-browser on a remote machine)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/tools/jupyter:$${JUPYTER_CONFIG_PATH:-}" \
+		$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book $(ARGS)
+
 .PHONY: chapters
 chapters: $(READY) ## run the chapters whose text changed (ALL=1: every one; CHAPTER=book/02_glimpse.md: that one)
 	$(BIN)/python tools/run_chapters.py $(if $(ALL),--all) $(CHAPTER)
 	$(BIN)/python tools/make_pages.py
+
+.PHONY: plain
+plain: $(READY) ## write the chapters as plain notebooks into notebooks/, for Colab and Kaggle
+	$(BIN)/jupyter-book build . --quiet
+	$(BIN)/python tools/plain_notebooks.py
 
 # ---- experiments ----
 

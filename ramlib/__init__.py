@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from ramlib.device import best_device
 from ramlib.glimpse import GlimpseGrid, gaussian_filterbank, read_glimpse
 from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
@@ -23,6 +24,7 @@ __all__ = [
     "Recipe",
     "RecurrentAttentionModel",
     "Rollout",
+    "best_device",
     "gaussian_filterbank",
     "load",
     "read_glimpse",

@@ -57,6 +57,7 @@ def test_public_names():
         "Recipe",
         "RecurrentAttentionModel",
         "Rollout",
+        "best_device",
         "gaussian_filterbank",
         "load",
         "read_glimpse",

@@ -192,6 +192,14 @@ def test_glued_values_are_computed(text):
                 )
 
 
+@each_text
+def test_cells_run_on_any_device(text):
+    """Models go to the device that the first cell chose; nothing takes a CPU for granted."""
+    for cell in code_cells(text):
+        found = re.search(r'accelerator="cpu"|\.numpy\(\)|\.cuda\(|load\("[\w-]+"\)', cell.source)
+        assert not found, cell.source
+
+
 # ---- what no page may say ----
 
 
