@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ramlib._checks import require
 from ramlib.data import mnist
+from ramlib.data.augment import distort
 from ramlib.interface import Judgement, Rollout, Task, wrong
 from ramlib.labels import pair_label
 
@@ -62,6 +63,9 @@ class ClutteredDigits(Task):
             first, at most half its side away along each axis. Overlapping digits are rare and
             hard, so a training may want more of them; validation and test canvases are as chance
             makes them.
+        augment: how strongly the *training* digits are changed before they are added, each by
+            itself and anew on every canvas: 1 for the changes that `ramlib.data.augment` names, 0
+            for none. Pieces of digits, and validation and test digits, are as they were written.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -73,6 +77,7 @@ class ClutteredDigits(Task):
     distractors: int = 8
     size: int = 100
     overlapping: float = 0.0
+    augment: float = 0.0
 
     def __post_init__(self) -> None:
         targets = ("digit", "pair", "sum")
@@ -92,6 +97,9 @@ class ClutteredDigits(Task):
             0 <= self.overlapping <= 1 and (self.overlapping == 0 or self.digits == 2),
             f"ClutteredDigits: overlapping must be in [0, 1], and 0 for a single digit, "
             f"got {self.overlapping} for target {self.target!r}",
+        )
+        require(
+            self.augment >= 0, f"ClutteredDigits: augment must be at least 0, got {self.augment}"
         )
 
     @property
@@ -136,11 +144,10 @@ class ClutteredDigits(Task):
         canvas = torch.zeros(count, self.size * self.size, dtype=torch.float32, device=device)
         pixels = source.images.view(total, -1)
 
-        def stamp(which: Tensor, at: Tensor, side: int, window: Tensor | None) -> None:
-            """Add piece `window` of digit `which` to each canvas at `at`, then clip."""
-            piece = pixels[which] if window is None else pixels[which[..., None], window]
+        def stamp(pieces: Float[Tensor, "B P pixels"], at: Tensor, side: int) -> None:
+            """Add grey `pieces` to each canvas at `at`, then clip."""
             canvas.scatter_add_(
-                1, _windows(at, side, self.size).flatten(1), piece.flatten(1).float().div_(255)
+                1, _windows(at, side, self.size).flatten(1), pieces.flatten(1).div(255)
             )
             # All pieces are non-negative, so one clip equals a clip after each of them.
             canvas.clamp_(max=1)
@@ -149,7 +156,8 @@ class ClutteredDigits(Task):
             which = draw(total, count, self.distractors)
             taken = draw(DIGIT_SIDE - FRAGMENT_SIDE + 1, count, self.distractors, 2)
             placed = draw(self.size - FRAGMENT_SIDE + 1, count, self.distractors, 2)
-            stamp(which, placed, FRAGMENT_SIDE, _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE))
+            window = _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE)
+            stamp(pixels[which[..., None], window].float(), placed, FRAGMENT_SIDE)
         which = draw(total, count, self.digits)
         corners = draw(self.size - DIGIT_SIDE + 1, count, self.digits, 2)
         if self.overlapping and split == "train":
@@ -157,7 +165,10 @@ class ClutteredDigits(Task):
             near = (corners[:, 0] + draw(2 * half + 1, count, 2) - half).clamp(0, last)
             chosen = torch.rand(count, 1, generator=generator, device=device) < self.overlapping
             corners[:, 1] = torch.where(chosen, near, corners[:, 1])
-        stamp(which, corners, DIGIT_SIDE, None)
+        whole = source.images[which].float()
+        if self.augment and split == "train":
+            whole = distort(whole.flatten(0, 1)[:, None], generator, strength=self.augment)
+        stamp(whole.view(count, self.digits, -1), corners, DIGIT_SIDE)
 
         digits = source.labels[which]
         if self.target == "digit":
