@@ -49,6 +49,8 @@ class RAMConfig:
         recurrence: `top-down` (the paper's), `bottom-up` or `one-layer`.
         dropout: on the glimpse network's output.
         recurrent_dropout: on the candidate states.
+        classifier: units of a hidden layer of the classification network.
+        classifier_layers: its hidden layers.
         supervision: classify after the `last` look only, after every look but the first
             (`after-first`), or after `all` of them.
     """
@@ -68,6 +70,8 @@ class RAMConfig:
     recurrence: Literal["top-down", "bottom-up", "one-layer"] = "top-down"
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
+    classifier: int = 256
+    classifier_layers: int = 1
     supervision: Literal["last", "after-first", "all"] = "last"
 
     def __post_init__(self) -> None:
@@ -81,7 +85,7 @@ class RAMConfig:
                 value in allowed,
                 f"RAMConfig: {name} must be one of {', '.join(allowed)}, got {value!r}",
             )
-        for name in ("glimpses", "eye_width"):
+        for name in ("glimpses", "eye_width", "classifier", "classifier_layers"):
             value = getattr(self, name)
             require(value >= 1, f"RAMConfig: {name} must be at least 1, got {value}")
         require(
@@ -170,7 +174,9 @@ class RecurrentAttentionModel(Classifier):
             alpha=config.alpha,
             gradient_limit=config.gradient_limit,
         )
-        self.f_class = ClassificationNetwork(width, classes)
+        self.f_class = ClassificationNetwork(
+            width, classes, config.classifier, config.classifier_layers
+        )
 
     def forward(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> Rollout:
         """Look at each image T times.

@@ -125,10 +125,19 @@ class ConvGlimpseNetwork(nn.Module):
 
 
 class ClassificationNetwork(nn.Sequential):
-    """f_class: one hidden layer from `h1` to the logits.
+    """f_class: from `h1` through a hidden layer to the logits.
+
+    Args:
+        features: size of `h1`.
+        classes: number of classes.
+        hidden: units of a hidden layer.
+        layers: hidden layers; one in the paper.
 
     Eq. 4, Semeniuta & Barth (2016).
     """
 
-    def __init__(self, features: int, classes: int, hidden: int = 256) -> None:
-        super().__init__(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+    def __init__(self, features: int, classes: int, hidden: int = 256, layers: int = 1) -> None:
+        stack: list[nn.Module] = []
+        for before in (features, *[hidden] * (layers - 1)):
+            stack += [nn.Linear(before, hidden), nn.ReLU()]
+        super().__init__(*stack, nn.Linear(hidden, classes))

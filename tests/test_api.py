@@ -23,7 +23,7 @@ LAYERS = (
     ("glimpse",),
     ("attention", "networks", "recurrence", "interface"),
     ("model",),
-    ("data", "models", "plots"),
+    ("data", "device", "models", "plots"),
     ("baselines",),
     ("experiments",),
     ("cli", "__main__"),

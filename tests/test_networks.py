@@ -104,6 +104,13 @@ class TestClassificationNetwork:
             hidden = oracles.dense(state, *weights_of(network[0]), relu=True)
             assert_near(logits, oracles.dense(hidden, *weights_of(network[2]), relu=False))
 
+    def test_may_have_two_hidden_layers(self):
+        network = ClassificationNetwork(6, 4, hidden=5, layers=2).double()
+        state = torch.randn(6, dtype=torch.float64)
+        hidden = oracles.dense(state.numpy(), *weights_of(network[0]), relu=True)
+        hidden = oracles.dense(hidden, *weights_of(network[2]), relu=True)
+        assert_near(network(state), oracles.dense(hidden, *weights_of(network[4]), relu=False))
+
     def test_classifies_every_look_of_a_rollout_alike(self):
         network = ClassificationNetwork(6, 4)
         memories = torch.randn(3, 5, 6)

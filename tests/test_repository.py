@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MODULES = sorted(
     module.relative_to(ROOT / "ramlib")
     for module in (ROOT / "ramlib").rglob("*.py")
-    if module.name != "__init__.py"
+    if module.name not in ("__init__.py", "__main__.py")  # `python -m ramlib` is in test_cli.py
 )
 COMMANDS = re.findall(r"^\.PHONY: (\w+)$", (ROOT / "Makefile").read_text(), re.M)
 

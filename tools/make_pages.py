@@ -328,7 +328,7 @@ def equations_page() -> str:
 # The package in the order in which data flow through it.
 GROUPS = {
     "The core": ("glimpse", "attention", "networks", "recurrence", "interface", "model"),
-    "Labels and figures": ("labels", "plots"),
+    "Labels, devices, figures": ("labels", "device", "plots"),
     "Models built from the core": ("models/*",),
     "Baselines": ("baselines/*",),
     "Where images come from": ("data/*", "data/twins/*"),
@@ -358,6 +358,7 @@ def api_index() -> str:
         "```{eval-rst}\n.. autosummary::\n   :nosignatures:\n\n"
         "   ~ramlib.experiments.weights.load\n"
         "   ~ramlib.experiments.weights.shipped\n"
+        "   ~ramlib.device.best_device\n"
         "   ~ramlib.experiments.recipe.Recipe\n"
         "   ~ramlib.model.RAMConfig\n"
         "   ~ramlib.model.RecurrentAttentionModel\n"

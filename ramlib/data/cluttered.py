@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ramlib._checks import require
 from ramlib.data import mnist
+from ramlib.data.augment import distort
 from ramlib.interface import Judgement, Rollout, Task, wrong
 from ramlib.labels import pair_label
 
@@ -63,6 +64,9 @@ class ClutteredDigits(Task):
             hard, so a training may want more of them; validation and test canvases are as chance
             makes them.
         centred: put the single digit in the middle, as if somebody knew where it was: a control.
+        augment: how strongly the *training* digits are changed before they are added, each by
+            itself and anew on every canvas: 1 for the changes that `ramlib.data.augment` names, 0
+            for none. Pieces of digits, and validation and test digits, are as they were written.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -75,6 +79,7 @@ class ClutteredDigits(Task):
     size: int = 100
     overlapping: float = 0.0
     centred: bool = False
+    augment: float = 0.0
 
     def __post_init__(self) -> None:
         targets = ("digit", "pair", "sum")
@@ -98,6 +103,9 @@ class ClutteredDigits(Task):
         require(
             not self.centred or self.digits == 1,
             f"ClutteredDigits: only a single digit can be centred, got target {self.target!r}",
+        )
+        require(
+            self.augment >= 0, f"ClutteredDigits: augment must be at least 0, got {self.augment}"
         )
 
     @property
@@ -142,11 +150,10 @@ class ClutteredDigits(Task):
         canvas = torch.zeros(count, self.size * self.size, dtype=torch.float32, device=device)
         pixels = source.images.view(total, -1)
 
-        def stamp(which: Tensor, at: Tensor, side: int, window: Tensor | None) -> None:
-            """Add piece `window` of digit `which` to each canvas at `at`, then clip."""
-            piece = pixels[which] if window is None else pixels[which[..., None], window]
+        def stamp(pieces: Float[Tensor, "B P pixels"], at: Tensor, side: int) -> None:
+            """Add grey `pieces` to each canvas at `at`, then clip."""
             canvas.scatter_add_(
-                1, _windows(at, side, self.size).flatten(1), piece.flatten(1).float().div_(255)
+                1, _windows(at, side, self.size).flatten(1), pieces.flatten(1).div(255)
             )
             # All pieces are non-negative, so one clip equals a clip after each of them.
             canvas.clamp_(max=1)
@@ -155,7 +162,8 @@ class ClutteredDigits(Task):
             which = draw(total, count, self.distractors)
             taken = draw(DIGIT_SIDE - FRAGMENT_SIDE + 1, count, self.distractors, 2)
             placed = draw(self.size - FRAGMENT_SIDE + 1, count, self.distractors, 2)
-            stamp(which, placed, FRAGMENT_SIDE, _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE))
+            window = _windows(taken, FRAGMENT_SIDE, DIGIT_SIDE)
+            stamp(pixels[which[..., None], window].float(), placed, FRAGMENT_SIDE)
         which = draw(total, count, self.digits)
         corners = draw(self.size - DIGIT_SIDE + 1, count, self.digits, 2)
         if self.overlapping and split == "train":
@@ -165,7 +173,10 @@ class ClutteredDigits(Task):
             corners[:, 1] = torch.where(chosen, near, corners[:, 1])
         if self.centred:
             corners.fill_((self.size - DIGIT_SIDE) // 2)
-        stamp(which, corners, DIGIT_SIDE, None)
+        whole = source.images[which].float()
+        if self.augment and split == "train":
+            whole = distort(whole.flatten(0, 1)[:, None], generator, strength=self.augment)
+        stamp(whole.view(count, self.digits, -1), corners, DIGIT_SIDE)
 
         digits = source.labels[which]
         if self.target == "digit":

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from ramlib._checks import require
 from ramlib._files import as_path, write_atomically
 from ramlib.data import crops, digit_struct
+from ramlib.data.augment import warp
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.mnist import Split
 from ramlib.interface import Judgement, Rollout, Task, wrong
@@ -403,12 +403,7 @@ def shake(batch: NumberBatch, alpha: float, generator: torch.Generator) -> Numbe
     # Where in the old crop each pixel of the new one comes from, in [-1, 1] from edge to edge.
     where = torch.diag_embed(scale)
     where = torch.cat([where, shift[..., None]], -1)
-    sampled = F.grid_sample(
-        images,
-        F.affine_grid(where, list(images.shape), align_corners=False),
-        padding_mode="border",
-        align_corners=False,
-    )
+    sampled = warp(images, where, padding="border")
     half = images.shape[-1] / 2
     shift, scale = shift.repeat(1, 2)[:, None], scale.repeat(1, 2)[:, None]
     boxes = ((batch.boxes / half - 1 - shift) / scale + 1) * half

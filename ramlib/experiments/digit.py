@@ -143,6 +143,9 @@ GROUPS = {
             _ablation("one-layer", "one recurrent layer", recurrence="one-layer"),
             _ablation("no-context", "no context network", context=False),
             _ablation("last-look", "loss on the last look only", supervision="last"),
+            _ablation("classifier-64", "classifier of 64 units", classifier=64),
+            _ablation("classifier-512", "classifier of 512 units", classifier=512),
+            _ablation("classifier-two", "classifier of two layers", classifier_layers=2),
         ),
     ),
 }

@@ -18,6 +18,7 @@ from ramlib.experiments.recipe import (
     Table,
     by_name,
     percent,
+    trial,
 )
 from ramlib.models.reader import JoinedReaderConfig, ReaderConfig
 
@@ -357,6 +358,23 @@ def _noise(name: str, row: str, task: HouseNumbers, alpha: float) -> Recipe:
     )
 
 
+def _regularised(name: str, row: str, **changes: Any) -> Recipe:
+    """A reader on few images, with all of the paper's regularisation but for `changes`."""
+    return replace(
+        trial(
+            RECIPES["house-numbers-twin-forward"],
+            f"regularisation-{name}",
+            row,
+            start=RECIPES["house-numbers-twin-forward"].start,
+            updates=800,
+            **{"alpha": 0.1, **changes},
+        ),
+        task=_FEW,
+    )
+
+
+_NO_DROPOUT = {"dropout": 0.0, "recurrent_dropout": 0.0}
+
 # Figure 4: 25 short epochs of 6,400 images.
 EPOCHS, EPOCH = 25, 50
 
@@ -382,6 +400,24 @@ GROUPS = {
             _noise("looks", "noise on the grid of each look", _FEW, 0.1),
             _noise("images", "the same noise on the images", _SHAKEN, 0.0),
             _noise("both", "both", _SHAKEN, 0.1),
+        ),
+        images=3_000,
+        every=200,
+    ),
+    "regularisation": Group(
+        "Does a reader need dropout and noise?",
+        (
+            _regularised("all", "dropout, and noise on the looks"),
+            _regularised("dropout", "dropout alone", alpha=0.0),
+            _regularised("noise", "noise alone", **_NO_DROPOUT),
+            _regularised("none", "neither", alpha=0.0, **_NO_DROPOUT),
+            replace(
+                RECIPES["cnn-house-numbers-twin"],
+                name="regularisation-cnn",
+                row="plain CNN, with its own dropout",
+                task=_FEW,
+                updates=800,
+            ),
         ),
         images=3_000,
         every=200,

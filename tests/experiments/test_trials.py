@@ -39,6 +39,22 @@ def test_the_noise_trials_differ_in_nothing_but_their_noise():
     assert len(quiet) == 1
 
 
+def test_the_readers_of_the_regularisation_trials_differ_in_nothing_else():
+    *readers, cnn = experiments.GROUPS["regularisation"].recipes
+    settings = [
+        (r.model.dropout > 0, r.model.recurrent_dropout > 0, r.model.alpha > 0) for r in readers
+    ]
+    assert settings == [(True, True, True), (True, True, False), (False, False, True), (False,) * 3]
+    same = {"dropout": 0.0, "recurrent_dropout": 0.0, "alpha": 0.0}
+    bare = {replace(r, name="", row="", model=replace(r.model, **same)) for r in readers}
+    assert len(bare) == 1
+    assert (cnn.task, cnn.updates, cnn.batch) == (
+        readers[0].task,
+        readers[0].updates,
+        readers[0].batch,
+    )
+
+
 def test_pretraining_is_tried_with_three_seeds_in_25_epochs():
     group = experiments.GROUPS["pretraining"]
     assert len({(recipe.seed, recipe.start) for recipe in group.recipes}) == 6
