@@ -90,7 +90,7 @@ class AttentionPolicy(nn.Module):
         gradient_limit: largest norm of the gradient that one look of one image may send back to
             the six numbers; None for any. A narrow window in a wrong place has a steep loss: in
             training on pairs, one look in a hundred holds most of the gradient's energy. The limit
-            leaves its direction and takes away its loudness.
+            leaves the gradient's direction and bounds its magnitude.
 
     Section III (grid), IV-A (relative shifts, limit) and IV-B (noise), Semeniuta & Barth (2016).
     Eqs. 21 and 24, Gregor et al. (2015), with a distance for each axis.

@@ -119,7 +119,7 @@ def measure(
     return shares(judge(batch) for batch in task.batches(split, count, device=device))
 
 
-def multiply_adds(model: nn.Module, images: Float[Tensor, "n C H W"]) -> int:
+def multiply_adds(model: nn.Module, images: Float[Tensor, "n ..."]) -> int:
     """Multiply-adds of a forward pass, counted by torch's own flop counter: the mean over images.
 
     Args:

@@ -10,6 +10,7 @@ import re
 import nbformat
 import pytest
 import yaml
+from close_text import BANDED, in_band
 from IPython.core.inputtransformer2 import TransformerManager
 from prose import directives, sentences, typed_numbers
 from run_chapters import BOOK, chapter_texts, is_stale
@@ -21,12 +22,16 @@ CHAPTERS = [text for text in TEXTS if re.match(r"\d\d_", text.name)]
 
 LONGEST_CELL = 40  # lines
 WIDEST_CELL = 79  # columns; beyond it a cell scrolls
+MOST_WORDS = 2200  # with captions and exercises
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/-])/(?:home|root|tmp|usr|opt|work|Users|private)/|[A-Z]:\\Users"
 )
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 each_text = pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+each_part_one = pytest.mark.parametrize(
+    "chapter", [c for c in CHAPTERS if c.name < "07"], ids=lambda path: path.name
+)
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.name)
 
 
@@ -196,11 +201,56 @@ def test_glued_values_are_computed(text):
 def test_cells_run_on_any_device(text):
     """Models go to the device that the first cell chose; nothing takes a CPU for granted."""
     for cell in code_cells(text):
-        found = re.search(r'accelerator="cpu"|\.numpy\(\)|\.cuda\(|load\("[\w-]+"\)', cell.source)
+        taken = r'accelerator="cpu"|\.numpy\(\)|\.cuda\(|(?<!mnist\.)load\("[\w-]+"\)'
+        found = re.search(taken, cell.source)
         assert not found, cell.source
 
 
+# ---- what cells print ----
+
+
+def printed(cell):
+    """What a cell shows as text; a glued value is shown elsewhere."""
+    for output in cell.outputs:
+        kinds = output.get("data", {})
+        if not any(kind.startswith("application/papermill") for kind in kinds):
+            yield output.get("text", "") or kinds.get("text/plain", "")
+
+
+@each_part_one
+def test_measurements_are_numbers_not_booleans(chapter):
+    """A reader wants `10.6 % here; 8 to 14 % elsewhere`; what must hold is a test's business."""
+    for cell in code_cells(chapter):
+        for text in printed(cell):
+            assert not re.search(r"\b(True|False)\b", text), cell.source
+
+
+@each_text
+def test_numbers_with_a_band_lie_in_it(text):
+    for cell in code_cells(text):
+        for shown in printed(cell):
+            for match in BANDED.finditer(shown):
+                assert in_band(match), match[0]
+
+
+@each_part_one
+def test_no_cell_shows_source_before_the_idea(chapter):
+    """The package's source stands behind a fold, after the few lines that say the same."""
+    for cell in code_cells(chapter):
+        if "show_source" in cell.source:
+            assert "hide-cell" in cell.metadata.get("tags", []), cell.source
+
+
 # ---- what no page may say ----
+
+
+@each_part_one
+def test_chapter_is_read_in_one_sitting(chapter):
+    words = sum(len(sentence.split()) for _, sentence in sentences(read(chapter)))
+    for directive in directives(read(chapter)):  # who reads an alternative text sees no picture
+        image = directive.options.get("mystnb", {}).get("image", directive.options)
+        words -= len(image.get("alt", "").split())
+    assert words <= MOST_WORDS
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.name)

@@ -22,6 +22,8 @@ CLOSE = [
     ("tensor([[ 0.98, -1.50]])", "tensor([[ 1.00, -1.52]])"),
     ("x  9.99\ny 10.01", "x 10.00\ny 10.01"),  # the padding follows the number
     ("<td>0.982</td>", "<td>0.991</td>"),
+    ("error 8.0 % here; 8 to 14 % elsewhere", "error 14.0 % here; 8 to 14 % elsewhere"),
+    ("1 of 3 lost here; 1 to 3 elsewhere", "3 of 3 lost here; 1 to 3 elsewhere"),
 ]
 DIFFERENT = [
     ("loss 0.41", "loss 0.43"),
@@ -39,6 +41,10 @@ DIFFERENT = [
     ("1e-05", "2e-05"),
     ("1.5e-05", "1.5e-03"),
     ("a\nb", "a b"),
+    ("error 8.0 % here; 8 to 14 % elsewhere", "error 14.5 % here; 8 to 14 % elsewhere"),
+    ("error 8.0 % here; 8 to 14 % elsewhere", "error 8.0 % here; 8 to 15 % elsewhere"),
+    ("1 of 3 lost here; 1 to 3 elsewhere", "0 of 3 lost here; 1 to 3 elsewhere"),
+    ("1 of 3 lost here; 1 to 3 elsewhere", "1 of 4 lost here; 1 to 3 elsewhere"),
 ]
 
 

@@ -340,7 +340,7 @@ def test_script_is_short(script):
 
 
 @pytest.mark.pages
-@pytest.mark.parametrize("name", ["intro", "02_glimpse", "03_attention", "06_whole_model"])
+@pytest.mark.parametrize("name", ["intro", "02_glimpse", "04_attention", "06_whole_model"])
 def test_built_page_comes_alive_from_a_file(browser, name):
     html = STATIC.parents[1] / "_build" / "html" / "book" / f"{name}.html"
     if not html.exists():
