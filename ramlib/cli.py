@@ -313,9 +313,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough; nothing is left to be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("ramlib: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        print(f"ramlib: {stop if stop.args else 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(stop, "number", signal.SIGINT)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"ramlib: {error}", file=sys.stderr)
         return 2

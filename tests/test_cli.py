@@ -368,6 +368,22 @@ class TestBadInput:
         assert "--device cuda: there is none here; the best is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("stop", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (training.Stopped(15, 7, True), 143, "SIGTERM stopped the training at update 7"),
+    ],
+)
+def test_a_stop_anywhere_is_one_line_and_its_own_status(stop, status, message, monkeypatch, capsys):
+    def interrupted():
+        raise stop
+
+    monkeypatch.setattr(records, "read_all", interrupted)
+    assert ramlib("list") == status
+    assert capsys.readouterr().err == f"ramlib: {message}\n"
+
+
 class TestShell:
     """What only a process of its own can show."""
 
