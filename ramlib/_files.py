@@ -43,7 +43,8 @@ def room(part: Path | None, path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         free = shutil.disk_usage(path.parent).free
-        if getattr(error, "errno", None) not in _FULL and free >= _SPARE:
+        said = getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
+        if not said and free >= _SPARE:
             raise
         reached, taken = _size(part) if part is not None else (0, 0)
         free += taken  # as it will be when the part is gone

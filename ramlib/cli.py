@@ -19,6 +19,7 @@ import torch
 import ramlib
 from ramlib import experiments
 from ramlib._files import as_path
+from ramlib.device import best_device
 from ramlib.experiments import records, shipping, tables, trials, weights
 from ramlib.experiments.measure import measure
 from ramlib.experiments.recipe import Recipe, with_changes, with_data
@@ -165,12 +166,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def device_of(word: str) -> torch.device:
     """The device that a word of `--device` means."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    found = [name for name, is_there in there.items() if is_there]
-    if word in ("auto", "gpu"):
-        word = (found or ["cpu" if word == "auto" else "gpu"])[0]
-    if word != "cpu" and word not in found:
-        raise ValueError(f"--device {word}: there is none here; take --device cpu")
+    best = best_device()
+    if word == "auto" or (word == "gpu" and best.type != "cpu"):
+        return best
+    if word not in ("cpu", best.type):
+        raise ValueError(f"--device {word}: there is none here; the best is {best.type}")
     return torch.device(word)
 
 
@@ -313,9 +313,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough; nothing is left to be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("ramlib: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        print(f"ramlib: {stop if stop.args else 'interrupted'}", file=sys.stderr)
+        return 128 + getattr(stop, "number", signal.SIGINT)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"ramlib: {error}", file=sys.stderr)
         return 2

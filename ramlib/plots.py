@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ramlib._checks import require
 from ramlib._extras import needs
+from ramlib._files import as_path
 
 with needs("plot"):
     import matplotlib as mpl
@@ -351,7 +352,7 @@ def save_animation(animation: FuncAnimation, path: str | Path, *, seconds: float
         path: the file, overwritten if it is there.
         seconds: how long a frame stays.
     """
-    path = Path(path)
+    path = as_path(path)
     partial = path.with_name(f".{path.stem}.partial.gif")
     try:
         animation.save(partial, PillowWriter(fps=1 / seconds), dpi=100)

@@ -56,6 +56,7 @@ class TestCommands:
         recipe = replace(TINY, task=HouseNumbers(), model=reader, updates=1)
         monkeypatch.setitem(experiments.RECIPES, "tiny", recipe)
         assert train() == 0
+        assert capsys.readouterr().err == ""  # --quiet: no bar of the loader either
 
         assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--images", "20") == 0
         shown = capsys.readouterr().out
@@ -164,7 +165,8 @@ class TestCommands:
         assert "no checkpoint in runs/tiny: training starts from the beginning" in shown
 
     def test_train_takes_any_field_and_the_row_of_its_record_says_so(self, workshop, capsys):
-        assert train("--set", "model.glimpses=3", "--set", "updates=1") == 0
+        more = ("--set", "updates=1", "--precision", "64-true")
+        assert train("--set", "model.glimpses=3", *more) == 0
         kept = torch.load(workshop / "runs/tiny/last.ckpt", weights_only=True)["recipe"]
         assert kept["model"]["glimpses"] == 3
         own = ("tiny", "--run", "runs/tiny", "--set=model.glimpses=3")
@@ -172,6 +174,7 @@ class TestCommands:
         record = records.read("tiny", workshop / "runs/tiny")
         assert record["row"] == "Tiny, model.glimpses=3, updates=1"
         assert (record["model"]["glimpses"], record["updates"]) == (3, 1)
+        assert record["precision"] == "64-true"  # what was used, not what the recipe says
 
     def test_train_trains_what_a_recipe_starts_from_or_begins_anew(
         self, workshop, monkeypatch, capsys
@@ -362,7 +365,23 @@ class TestBadInput:
     def test_a_gpu_that_is_not_there_is_not_measured_on(self, capsys):
         assert train("--updates", "1") == 0
         assert ramlib("evaluate", "tiny", "--run", "runs/tiny", "--device", "cuda") == 2
-        assert "--device cuda: there is none here" in capsys.readouterr().err
+        assert "--device cuda: there is none here; the best is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stop", "status", "message"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (training.Stopped(15, 7, True), 143, "SIGTERM stopped the training at update 7"),
+    ],
+)
+def test_a_stop_anywhere_is_one_line_and_its_own_status(stop, status, message, monkeypatch, capsys):
+    def interrupted():
+        raise stop
+
+    monkeypatch.setattr(records, "read_all", interrupted)
+    assert ramlib("list") == status
+    assert capsys.readouterr().err == f"ramlib: {message}\n"
 
 
 class TestShell:

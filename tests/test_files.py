@@ -38,10 +38,20 @@ class TestDiskFull:
         assert list(path.parent.iterdir()) == [path]
         return str(e.value)
 
-    def test_names_the_folder_and_the_space_and_leaves_the_old_file(self, tmp_path):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            OSError(errno.ENOSPC, "No space left on device"),
+            RuntimeError(
+                "I/O error: No space left on device (os error 28)"
+            ),  # as safetensors has it
+        ],
+        ids=type,
+    )
+    def test_names_the_folder_and_the_space_and_leaves_the_old_file(self, error, tmp_path):
         path = tmp_path / "kept"
         path.write_bytes(b"old")
-        message = self.refused(path, OSError(errno.ENOSPC, "No space left on device"))
+        message = self.refused(path, error)
         free = shutil.disk_usage(tmp_path).free / 1e6
         needed, there = map(float, re.findall(r"([\d.]+) MB", message))
         assert needed >= there == pytest.approx(free, rel=0.2)

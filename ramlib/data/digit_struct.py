@@ -20,7 +20,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from ramlib._checks import require
 from ramlib._extras import bar, later, quietly
-from ramlib._files import write_atomically
+from ramlib._files import as_path, write_atomically
 
 h5py = later("h5py", "train")
 
@@ -125,7 +125,7 @@ def read(folder: Path | str, *, quiet: bool = False) -> DigitStruct:
         ValueError: if the file is damaged, or an entry says what cannot be: no digit, a label
             outside 1 to 10, a box without area, a name that another entry has too.
     """
-    path = Path(folder) / FILE
+    path = as_path(folder) / FILE
     cure = "unpack the official archive again, or write the twin again"
     if not path.is_file():
         raise FileNotFoundError(f"digit_struct.read: no file {path}; {cure}")
@@ -170,7 +170,7 @@ def write(struct: DigitStruct, folder: Path | str) -> Path:
     Raises:
         OSError: if the folder cannot be written.
     """
-    path = Path(folder) / FILE
+    path = as_path(folder) / FILE
     left, top, right, bottom = struct.boxes.T.astype(np.float64)
     label = np.where(struct.digits == 0, ZERO, struct.digits).astype(np.float64)
     columns = dict(zip(FIELDS, (bottom - top, label, left, top, right - left), strict=True))

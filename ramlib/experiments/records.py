@@ -18,7 +18,7 @@ import torch
 from ramlib import experiments
 from ramlib._checks import require
 from ramlib._extras import later
-from ramlib._files import write_atomically
+from ramlib._files import as_path, write_atomically
 
 pd = later("pandas", "train")
 
@@ -97,7 +97,7 @@ def curve(run: Path | str) -> pd.DataFrame:
     Raises:
         FileNotFoundError: if the folder holds no curve.
     """
-    parts = sorted(Path(run).glob("curve/*/metrics.csv"))
+    parts = sorted(as_path(run).glob("curve/*/metrics.csv"))
     if not parts:
         raise FileNotFoundError(f"curve: no learning curve in {run}")
     frames = []

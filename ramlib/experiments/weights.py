@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ramlib import experiments
 from ramlib._checks import require
-from ramlib._files import write_atomically
+from ramlib._files import as_path, write_atomically
 from ramlib.interface import Classifier
 from ramlib.models.reader import JoinedReader
 
@@ -51,7 +51,7 @@ def save_weights(
         for name, value in model.state_dict().items()
     }
     header = {**(notes or {}), "sha256": _digest(state)}
-    write_atomically(Path(path), lambda temporary: save_file(state, temporary, header))
+    write_atomically(as_path(path), lambda temporary: save_file(state, temporary, header))
 
 
 def load_weights(model: torch.nn.Module, path: Path | str) -> None:
@@ -61,7 +61,7 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or holds another model's weights.
     """
-    path = Path(path)
+    path = as_path(path)
     cure = "reinstall ramlib, or train the recipe again with `ramlib train`"
     if not path.is_file():
         raise FileNotFoundError(f"load_weights: no file {path}; {cure}")

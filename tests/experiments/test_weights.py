@@ -172,7 +172,7 @@ class TestLoad:
             load(typo)
 
     def test_a_recipe_without_weights_says_how_to_train_it(self, folder):
-        with pytest.raises(FileNotFoundError, match="they do for tiny"):
+        with pytest.raises(FileNotFoundError, match="train it with `ramlib train digit`"):
             load("digit")
 
 
