@@ -366,7 +366,8 @@ def api_index() -> str:
         "   ~ramlib.interface.Rollout\n"
         "   ~ramlib.glimpse.GlimpseGrid\n"
         "   ~ramlib.glimpse.gaussian_filterbank\n"
-        "   ~ramlib.glimpse.read_glimpse\n```",
+        "   ~ramlib.glimpse.read_glimpse\n"
+        "   ~ramlib.device.best_device\n```",
         "All of these can be imported from `ramlib` itself, and so can `RECIPES`, the recipes by "
         "their names.",
     ]
