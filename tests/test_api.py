@@ -21,7 +21,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 LAYERS = (
     ("_checks", "_extras", "_files", "labels"),
     ("glimpse",),
-    ("attention", "networks", "recurrence", "interface", "device"),
+    ("attention", "networks", "recurrence", "interface"),
     ("model",),
     ("data", "device", "models", "plots"),
     ("baselines",),

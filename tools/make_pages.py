@@ -358,7 +358,6 @@ def api_index() -> str:
         "```{eval-rst}\n.. autosummary::\n   :nosignatures:\n\n"
         "   ~ramlib.experiments.weights.load\n"
         "   ~ramlib.experiments.weights.shipped\n"
-        "   ~ramlib.device.best_device\n"
         "   ~ramlib.experiments.recipe.Recipe\n"
         "   ~ramlib.model.RAMConfig\n"
         "   ~ramlib.model.RecurrentAttentionModel\n"
