@@ -358,7 +358,6 @@ def api_index() -> str:
         "```{eval-rst}\n.. autosummary::\n   :nosignatures:\n\n"
         "   ~ramlib.experiments.weights.load\n"
         "   ~ramlib.experiments.weights.shipped\n"
-        "   ~ramlib.device.best_device\n"
         "   ~ramlib.experiments.recipe.Recipe\n"
         "   ~ramlib.model.RAMConfig\n"
         "   ~ramlib.model.RecurrentAttentionModel\n"
@@ -366,7 +365,8 @@ def api_index() -> str:
         "   ~ramlib.interface.Rollout\n"
         "   ~ramlib.glimpse.GlimpseGrid\n"
         "   ~ramlib.glimpse.gaussian_filterbank\n"
-        "   ~ramlib.glimpse.read_glimpse\n```",
+        "   ~ramlib.glimpse.read_glimpse\n"
+        "   ~ramlib.device.best_device\n```",
         "All of these can be imported from `ramlib` itself, and so can `RECIPES`, the recipes by "
         "their names.",
     ]

@@ -19,8 +19,14 @@ import nbformat
 from docutils import nodes
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from run_chapters import stable_ids
-from sphinx_markdown_builder.contexts import IndentContext, SubContextParams, WrappedContext
+from sphinx_markdown_builder.contexts import (
+    IndentContext,
+    SubContextParams,
+    TableContext,
+    WrappedContext,
+)
 from sphinx_markdown_builder.translator import MarkdownTranslator, pushing_context, pushing_status
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = "notebooks"  # in the repository, and in the built book
@@ -38,7 +44,7 @@ import ramlib
 
 device = ramlib.best_device()
 print(f"ramlib {{ramlib.__version__}} on {{device}}")"""
-NO_ADDRESS = 'raise ModuleNotFoundError("install the book\'s package first: ramlib[train]")'
+NO_ADDRESS = 'raise ModuleNotFoundError("install the book\'s package first: ramlib[train,plot]")'
 
 MARK = "\0"  # begins and ends what is not text: a cell, a cut, the ends of a solution
 HIDING = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
@@ -96,6 +102,14 @@ def code_cells(notebook) -> dict[int, nbformat.NotebookNode]:
 # ---- text: the page as Markdown, with marks where the cells stand ----
 
 
+class Table(TableContext):
+    """A table whose numbers are left as they are: 1.80 is not 1.8."""
+
+    def make(self):
+        head, *rows = map(self.make_row, [*self.headers, *self.body])
+        return tabulate(rows, head, tablefmt="github", disable_numparse=True)
+
+
 class PlainTranslator(MarkdownTranslator):
     """A resolved page as Markdown that needs no MyST."""
 
@@ -131,6 +145,10 @@ class PlainTranslator(MarkdownTranslator):
         number = self.number("figure", node.parent)
         self.add(f"**Fig. {number}.** " if number else "", prefix_eol=2)
         self._push_context(WrappedContext("", "", params=SubContextParams(0, 2)))
+
+    @pushing_context
+    def visit_table(self, node):
+        self._push_context(Table(SubContextParams(2, 1)))
 
     def visit_image(self, node):
         path = Path(self.builder.srcdir) / node["uri"]
@@ -251,7 +269,7 @@ def setup_cell(config) -> str:
     """The first code cell: it knows where the package is, if the book has an address."""
     address = config.html_theme_options.get("repository_url")
     branch = config.html_theme_options.get("repository_branch") or "main"
-    package = f'"ramlib[train] @ git+{address}@{branch}" seaborn'
+    package = f'"ramlib[train,plot] @ git+{address}@{branch}"'
     return SETUP.format(install=f"%pip install --quiet {package}" if address else NO_ADDRESS)
 
 

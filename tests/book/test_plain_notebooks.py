@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -203,6 +206,121 @@ def test_a_solution_of_code_alone_has_a_fold_that_says_so():
     _, _, fold, first, second = assemble(marked, cells, "setup").cells
     assert "To 1</summary>\n\nUnfold the cell below." in fold.source
     assert (first.source, second.source) == ("a", "b")
+
+
+# ---- a small book with an address ----
+
+CONF = """
+extensions = ["myst_nb", "sphinx_exercise", "plain_notebooks", "launch_buttons"]
+myst_enable_extensions = ["amsmath", "dollarmath"]
+nb_execution_mode = "off"
+numfig = math_numfig = True
+html_theme = "sphinx_book_theme"
+html_baseurl = "https://reader.github.io/looking/"
+html_theme_options = {"repository_url": "https://github.com/reader/looking"}
+"""
+PAGE = r"""
+# A title with $x_1$
+
+See {eq}`eq-a`, {doc}`02_b` and {ref}`sec-b`; a * star.
+
+```{math}
+:label: eq-a
+a &= b \\
+c &= d
+```
+
+```{note}
+Mind **this**: $y$.
+```
+
+```{figure} dot.svg
+:name: fig-a
+:alt: A dot
+
+A caption for {numref}`fig-a`.
+```
+
+| a | b |
+| --- | --- |
+| $x$ | 1.80 |
+
+<details class="answer"><summary>Open</summary>
+
+**Yes.**
+
+</details>
+
+```{exercise} Count
+:label: ex-a
+How many?
+```
+
+```{solution} ex-a
+:class: dropdown
+Two.
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A book of two chapters, built with an address: its plain notebook, and its page."""
+    source = tmp_path_factory.mktemp("source")
+    (source / "book").mkdir()
+    (source / "conf.py").write_text(CONF, encoding="utf-8")
+    toc = "# Index\n\n```{toctree}\n:numbered:\nbook/01_a\nbook/02_b\n```\n"
+    (source / "index.md").write_text(toc, encoding="utf-8")
+    dot = '<svg xmlns="http://www.w3.org/2000/svg"><circle r="1"/></svg>'
+    (source / "book/dot.svg").write_text(dot, encoding="utf-8")
+    for name, page in (("01_a", PAGE), ("02_b", "(sec-b)=\n# Another")):
+        cells = [nbformat.v4.new_markdown_cell(page), nbformat.v4.new_code_cell("x = 1")]
+        language = {"name": "python", "pygments_lexer": "ipython3"}
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"language_info": language})
+        nbformat.write(notebook, source / f"book/{name}.ipynb")
+    out = source / "out"
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", source, out]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (out / "book/01_a.html").read_text(encoding="utf-8")
+    return read(out / "notebooks/01_a.ipynb"), page
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "# A title with $x_1$",
+        "$$\n\\begin{aligned}\na &= b \\\\\nc &= d\n\\end{aligned}\n\\tag{1.1}\n$$",
+        "See [(1.1)](https://reader.github.io/looking/book/01_a.html#equation-eq-a)",
+        "[Another](https://reader.github.io/looking/book/02_b.html)",
+        "[Another](https://reader.github.io/looking/book/02_b.html#sec-b)",
+        "a \\* star",
+        "> **Note.**\n> \n> Mind **this**: $y$.",
+        "![A dot](data:image/svg+xml;base64,",
+        "**Fig. 1.1.** A caption for [Fig. 1.1](https://reader.github.io/looking/book/01_a.html#fig-a).",
+        "| $x$ | 1.80 |",
+        '<details class="answer"><summary>Open</summary>\n\n**Yes.**\n\n</details>',
+        "**Exercise 1.1: Count**\n\nHow many?",
+        "<details>\n<summary>Solution to Exercise 1.1 (Count)</summary>\n\nTwo.\n\n</details>",
+    ],
+)
+def test_a_page_becomes_markdown(small, expected):
+    assert expected in re.sub(" +", " ", "\n\n".join(text(small[0])))
+
+
+def test_with_an_address_the_first_cell_installs_from_it(small):
+    setup = code(small[0])[0]
+    address = (
+        '%pip install --quiet "ramlib[train,plot] @ git+https://github.com/reader/looking@main"'
+    )
+    assert f"is None:\n    {address}\n" in setup
+
+
+def test_with_an_address_the_page_has_launch_buttons(small):
+    for service in ("Colab", "Kaggle", "Binder"):
+        assert service in small[1]
+    assert "colab.research.google.com/github/reader/looking/blob/main/notebooks/01_a" in small[1]
 
 
 # ---- in the built book ----
