@@ -345,7 +345,9 @@ def modules(patterns: tuple[str, ...]) -> list[str]:
 
 def api_page(module: str) -> str:
     head = f"# {module.removeprefix('ramlib.')}"
-    return f"{NOTE}\n\n{head}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
+    # Of the command line, its help is the reference.
+    members = "" if module == "ramlib.cli" else "   :members:\n"
+    return f"{NOTE}\n\n{head}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{members}```\n"
 
 
 def api_index() -> str:

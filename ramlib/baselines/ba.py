@@ -245,7 +245,7 @@ class BaReader(Reader, BaModel):
 
     @property
     def looks(self) -> int:
-        """T: those at six objects."""
+        """All looks, T at each of six objects."""
         return OBJECTS * self.config.glimpses
 
     def adapt(self, task: Task) -> None:

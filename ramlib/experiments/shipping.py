@@ -68,7 +68,7 @@ def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Pat
         count: test images, at most; the task's own number when left out.
 
     Returns:
-        The files that were written beside the weights: the record and the curve.
+        The record and the curve, which were written beside the weights.
 
     Raises:
         ValueError: if the training is not finished, or another recipe's.
