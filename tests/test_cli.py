@@ -224,7 +224,7 @@ class TestCommands:
         for name, row in (("digit", "My own, six glimpses"), ("pairs", "Of another task")):
             record = dict.fromkeys(records.FIELDS, 0) | {
                 **{"recipe": name, "row": row, "metrics": {"error": error}},
-                "task": experiments.get(name).settings()["task"],
+                **{"model": {"glimpses": 6}, "task": experiments.get(name).settings()["task"]},
             }
             records.write(record, workshop / "runs" / name)
         assert ramlib("table", "I", "--runs", "runs") == 0
