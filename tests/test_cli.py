@@ -228,7 +228,7 @@ class TestCommands:
             }
             records.write(record, workshop / "runs" / name)
         assert ramlib("table", "I", "--runs", "runs") == 0
-        *_, last = capsys.readouterr().out.strip().splitlines()
+        *_, last = (li for li in capsys.readouterr().out.splitlines() if li.startswith("|"))
         assert re.match(r"\| My own, six glimpses +\| 12\.34 ", last)
 
     def test_evaluate_on_the_sample_where_the_data_is_not_there(self, monkeypatch, capsys):
