@@ -224,11 +224,11 @@ class TestCommands:
         for name, row in (("digit", "My own, six glimpses"), ("pairs", "Of another task")):
             record = dict.fromkeys(records.FIELDS, 0) | {
                 **{"recipe": name, "row": row, "metrics": {"error": error}},
-                "task": experiments.get(name).settings()["task"],
+                **{"model": {"glimpses": 6}, "task": experiments.get(name).settings()["task"]},
             }
             records.write(record, workshop / "runs" / name)
         assert ramlib("table", "I", "--runs", "runs") == 0
-        *_, last = capsys.readouterr().out.strip().splitlines()
+        *_, last = (li for li in capsys.readouterr().out.splitlines() if li.startswith("|"))
         assert re.match(r"\| My own, six glimpses +\| 12\.34 ", last)
 
     def test_evaluate_on_the_sample_where_the_data_is_not_there(self, monkeypatch, capsys):

@@ -129,7 +129,8 @@ def multiply_adds(model: nn.Module, images: Float[Tensor, "n ..."]) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(model.parameters()).device
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    # In inference mode, torch before 2.5 hands whole layers to the counter, which it does not know.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for image in images.to(device).split(1):
             model(image)
     return round(counter.get_total_flops() / 2 / len(images))

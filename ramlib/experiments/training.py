@@ -452,7 +452,8 @@ def train(
     if rank_zero_only.rank == 0:
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
-    module = Training(recipe, folder.parent)
+    with quietly(quiet):  # a model may look at the training images
+        module = Training(recipe, folder.parent)
     every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [
         # Throughput first: a checkpoint then holds the time of the step it was made after.
