@@ -26,8 +26,8 @@ FOLDER = Path(__file__).parent.parent / "records"
 
 FIELDS = {
     "recipe", "row", "task", "model", "data", "seed", "updates", "batch", "images_seen",
-    "wall_s", "precision", "machine", "version", "torch", "date", "parameters", "multiply_adds",
-    "metrics",
+    "wall_s", "precision", "stored", "machine", "version", "torch", "date", "parameters",
+    "multiply_adds", "metrics",
 }  # fmt: skip
 
 

@@ -59,6 +59,30 @@ def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def moved(before: Measure, after: Measure) -> bool:
+    """Whether a measure moved by more than a tenth of the width of its interval."""
+    return abs(after.value - before.value) > (before.high - before.low) / 10
+
+
+def store(recipe: Recipe, model: Classifier, count: int | None = None) -> None:
+    """Store `model` in int8; in float16, if its error on validation would move by that.
+
+    Args:
+        recipe: what was trained.
+        model: in evaluation mode.
+        count: validation images, at most; the task's own number when left out.
+    """
+
+    def error(model: Classifier) -> Measure:
+        return measure(recipe.task, model, "validation", count)["error"]
+
+    path = weights.FOLDER / f"{recipe.name}.safetensors"
+    notes = {"recipe": recipe.name, "version": ramlib.__version__}
+    weights.save_weights(model, path, precision="int8", notes=notes)
+    if moved(error(model), error(weights.load(recipe.name))):
+        weights.save_weights(model, path, precision="float16", notes=notes)
+
+
 def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Path]:
     """Store the weights of `run`, measure what was stored on the test split, write the record.
 
@@ -81,14 +105,9 @@ def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Pat
         return [records.write(_record(recipe, model, count, {**used, "wall_s": seconds}))]
     require(run is not None, "ship: a recipe that is trained needs the folder of its run")
     model, checkpoint, frame = trained(recipe, run), _finished(recipe, run), records.curve(run)
-    weights.save_weights(
-        model,
-        weights.FOLDER / f"{recipe.name}.safetensors",
-        half=True,
-        notes={"recipe": recipe.name, "version": ramlib.__version__},
-    )
-    model = weights.load(recipe.name)
-    record = records.write(_record(recipe, model, count, _used(recipe, checkpoint)))
+    store(recipe, model, count)
+    used = {**_used(recipe, checkpoint), "stored": weights.shipped_precision(recipe.name)}
+    record = records.write(_record(recipe, weights.load(recipe.name), count, used))
     path = records.FOLDER / f"{recipe.name}-curve.csv"
     write_atomically(path, lambda t: frame.to_csv(t, index=False, float_format="%.4g"))
     return [record, path]
@@ -112,12 +131,12 @@ def keep(recipe: Recipe, run: Path, count: int | None = None) -> Path:
     return records.write(_record(recipe, model, count, _used(recipe, checkpoint)), run)
 
 
-_USED = ("precision", "machine")
+_USED = ("precision", "machine", "stored")
 
 
 def _used(recipe: Recipe, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """By what means a training was made, as its checkpoint says, and how long it took."""
-    used = {"precision": recipe.precision, "machine": records.machine()}
+    used = {"precision": recipe.precision, "stored": "full", "machine": records.machine()}
     used |= checkpoint.get("used", {})
     if (processes := used.pop("processes", 1)) > 1:
         used["machine"] += f", {processes} processes"

@@ -1,9 +1,15 @@
-"""Weights that ship: `load` by recipe name, and how they are written and read without pickle."""
+"""Weights that ship: `load` by recipe name, and how they are written and read without pickle.
+
+What ships is stored in eight bits: a large matrix as whole numbers from -127 to 127, and a scale
+for each of its rows, that is, for each output. Loaded, a weight is within half a scale of what was
+trained.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +23,12 @@ from ramlib.interface import Classifier
 from ramlib.models.reader import JoinedReader
 
 FOLDER = Path(__file__).parent.parent / "weights"
+PRECISIONS = ("int8", "float16")
+# Smaller tensors stay in float16. They take little room, and among them are the rows that say where
+# to look, and the kernels of most convolutions. In eight bits, those changed as many answers as all
+# other weights together.
+_SMALL = 20_000
+_SCALE = "/scale"  # the name of a tensor's scales ends so
 
 
 def _digest(state: dict[str, Tensor]) -> str:
@@ -28,40 +40,63 @@ def _digest(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _stored(name: str, value: Tensor, precision: str | None) -> dict[str, Tensor]:
+    """A tensor as it is stored, with its scales where it has them."""
+    if precision is None or not value.is_floating_point():
+        return {name: value}
+    stored = {name: value.half()}
+    if precision == "int8" and value.ndim >= 2 and value.numel() >= _SMALL:
+        rows = value.flatten(1).float()
+        # The least scale is the smallest that float16 holds in full; so a row of zeros has one too.
+        least = torch.finfo(torch.float16).tiny
+        scale = (rows.abs().amax(1) / 127).clamp(min=least).half()
+        whole = (rows / scale.float()[:, None]).round().nan_to_num().to(torch.int8)
+        stored = {name: whole.view(value.shape), name + _SCALE: scale}
+    require(
+        all(part.isfinite().all() for part in stored.values()),
+        f"save_weights: {name} cannot be stored in {precision}: it holds what is not finite, or "
+        f"too large; its largest value is {value.abs().max().item():g}",
+    )
+    return stored
+
+
 def save_weights(
     model: torch.nn.Module,
     path: Path | str,
     *,
-    half: bool = False,
+    precision: Literal["int8", "float16"] | None = None,
     notes: dict[str, str] | None = None,
 ) -> None:
-    """Write a model's weights as safetensors, in half precision if asked.
+    """Write a model's weights as safetensors, in its own precision or in a smaller one.
 
     Args:
         model: any module.
         path: the file; written in one move, so an interrupted call leaves the old one.
-        half: store float16.
-        notes: strings kept in the file's header, beside a digest of the weights.
+        precision: `float16`; or `int8`, in which a large tensor of two or more dimensions has a
+            scale for each of its rows, and all else is float16. Whole numbers stay as they are.
+        notes: strings kept in the file's header, beside the precision and a digest of all that is
+            stored.
 
     Raises:
+        ValueError: if `precision` is unknown, or a weight is not finite in it.
         OSError: if `path` cannot be written.
     """
+    require(
+        precision is None or precision in PRECISIONS,
+        f"save_weights: precision must be one of {', '.join(PRECISIONS)} or None, "
+        f"got {precision!r}",
+    )
     state = {
-        name: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        part: tensor.contiguous()
         for name, value in model.state_dict().items()
+        for part, tensor in _stored(name, value.cpu(), precision).items()
     }
-    header = {**(notes or {}), "sha256": _digest(state)}
+    header = {**(notes or {}), "precision": precision or "full", "sha256": _digest(state)}
     write_atomically(as_path(path), lambda temporary: save_file(state, temporary, header))
 
 
-def load_weights(model: torch.nn.Module, path: Path | str) -> None:
-    """Read weights into `model`, in the model's own precision.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or holds another model's weights.
-    """
-    path = as_path(path)
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file stores, and its notes, after checking that it is whole."""
     cure = "reinstall ramlib, or train the recipe again with `ramlib train`"
     if not path.is_file():
         raise FileNotFoundError(f"load_weights: no file {path}; {cure}")
@@ -75,12 +110,40 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
         notes.get("sha256", digest := _digest(state)) == digest,
         f"load_weights: {path} is damaged (its weights are not those that were written); {cure}",
     )
+    return state, notes
+
+
+def load_weights(model: torch.nn.Module, path: Path | str) -> None:
+    """Read weights into `model`, in the model's own precision.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or holds another model's weights.
+    """
+    path = as_path(path)
+    stored, _ = _read(path)
+    state = {name: value for name, value in stored.items() if not name.endswith(_SCALE)}
+    for name in state.keys() & {name.removesuffix(_SCALE) for name in stored.keys() - state.keys()}:
+        whole, scale = state[name].float(), stored[name + _SCALE].float()
+        state[name] = whole * scale.view(-1, *[1] * (whole.ndim - 1))
     # A file from before the mean image moved.
     state = {("prepare." * (name == "mean_image") + name): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"load_weights: {path} holds another model's weights: {error}") from error
+
+
+def shipped_precision(name: str) -> str:
+    """In what a recipe's weights ship: of one that joins two, in what theirs do.
+
+    Raises:
+        FileNotFoundError: if none ship.
+        ValueError: if they are damaged.
+    """
+    parts = experiments.get(name).joins or (name,)
+    found = {_read(FOLDER / f"{part}.safetensors")[1]["precision"] for part in parts}
+    return " and ".join(sorted(found))
 
 
 def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:

@@ -11,7 +11,7 @@ from tiny import TINY
 
 from ramlib import experiments
 from ramlib.experiments import records, shipping, training, weights
-from ramlib.experiments.measure import measure
+from ramlib.experiments.measure import Measure, measure, share
 
 RECIPE = replace(TINY, updates=14)
 
@@ -99,3 +99,48 @@ def test_the_trained_model_is_the_one_of_the_run(run):
     again = RECIPE.build().eval()
     again.load_state_dict({name.removeprefix("model."): value for name, value in state.items()})
     assert torch.equal(model(images).logits, again(images).logits)
+
+
+class TestMoved:
+    # An interval of 2 percent: it may move by 0.2.
+    @pytest.mark.parametrize(
+        ("after", "moves"), [(5.0, False), (5.19, False), (4.81, False), (5.21, True), (4.79, True)]
+    )
+    def test_a_tenth_of_the_interval_is_allowed_either_way(self, after, moves):
+        before = Measure(5.0, 4.1, 6.1, 1000)
+        assert shipping.moved(before, Measure(after, 0.0, 100.0, 1000)) is moves
+
+    def test_of_20000_canvases_at_four_percent_ten_may_change(self):
+        before = share(800, 20_000)  # the interval is 109 canvases wide
+        assert not shipping.moved(before, share(810, 20_000))
+        assert shipping.moved(before, share(811, 20_000))
+
+
+class TestStore:
+    @pytest.fixture
+    def recipe(self, monkeypatch):
+        recipe = replace(TINY, model=replace(TINY.model, hidden=96))  # matrices of 20,000 and more
+        monkeypatch.setitem(experiments.RECIPES, "tiny", recipe)
+        return recipe
+
+    def test_stores_in_eight_bits_what_stays_as_good(self, recipe):
+        model = recipe.build().eval()
+        with torch.no_grad():
+            model.f_class[-1].bias[3] = 100  # whatever it sees, it says 3
+        shipping.store(recipe, model, 50)
+        assert weights.shipped_precision("tiny") == "int8"
+
+    def test_stores_in_half_precision_what_eight_bits_would_change(self, recipe, monkeypatch):
+        model, seen = recipe.build().eval(), []
+
+        def measure(task, measured, split, count):
+            seen.append((measured is model, split, count))
+            return {"error": share(5 if measured is model else 25, count)}
+
+        monkeypatch.setattr(shipping, "measure", measure)
+        shipping.store(recipe, model, 50)
+        assert weights.shipped_precision("tiny") == "float16"
+        assert seen == [(True, "validation", 50), (False, "validation", 50)]
+        value = model.f_rec.layer1.from_state.weight
+        again = weights.load("tiny").f_rec.layer1.from_state.weight
+        assert torch.equal(again, value.half().float())

@@ -33,7 +33,7 @@ def folder(tmp_path, monkeypatch):
     """A folder of weights in which the tiny recipe ships."""
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     monkeypatch.setitem(experiments.RECIPES, "tiny", TINY)
-    save_weights(replace(TINY, seed=5).build(), tmp_path / "tiny.safetensors", half=True)
+    save_weights(replace(TINY, seed=5).build(), tmp_path / "tiny.safetensors", precision="float16")
     return tmp_path
 
 
@@ -50,7 +50,7 @@ class TestRoundTrip:
             assert torch.equal(again.state_dict()[name], value)
 
     def test_half_precision_comes_back_rounded_and_in_the_models_own_type(self, model, tmp_path):
-        save_weights(model, tmp_path / "w.safetensors", half=True)
+        save_weights(model, tmp_path / "w.safetensors", precision="float16")
         again = other()
         load_weights(again, tmp_path / "w.safetensors")
         for name, value in model.state_dict().items():
@@ -58,7 +58,10 @@ class TestRoundTrip:
             assert torch.equal(again.state_dict()[name], value.half().float())
 
     def test_half_precision_takes_half_the_space(self, model, tmp_path):
-        save_weights(model, tmp_path / "full"), save_weights(model, tmp_path / "half", half=True)
+        (
+            save_weights(model, tmp_path / "full"),
+            save_weights(model, tmp_path / "half", precision="float16"),
+        )
         parameters = sum(p.numel() for p in model.parameters())
         saved = (tmp_path / "full").stat().st_size - (tmp_path / "half").stat().st_size
         assert saved == pytest.approx(2 * parameters, abs=200)  # the headers differ by a few bytes
@@ -73,6 +76,134 @@ class TestRoundTrip:
         assert set(header) - {"__metadata__"} == set(model.state_dict())
         assert not raw.startswith((b"PK", b"\x80"))
         assert set(load_file(path)) == set(model.state_dict())
+
+
+class Rows(torch.nn.Module):
+    """A matrix that is large enough for eight bits, and all else that a model may hold."""
+
+    def __init__(self, values=None):
+        super().__init__()
+        self.matrix = torch.nn.Parameter(torch.randn(8, 3000) if values is None else values)
+        self.filters = torch.nn.Parameter(torch.randn(64, 16, 5, 5))
+        self.small = torch.nn.Parameter(torch.randn(6, 256))
+        self.bias = torch.nn.Parameter(torch.randn(5000))
+        self.reach = torch.nn.Parameter(torch.tensor(1.1))
+        self.register_buffer("seen", torch.tensor(2**40 + 1))
+        self.register_buffer("table", torch.arange(5000).view(50, 100))
+
+
+def returned(module, path, precision="int8"):
+    save_weights(module, path, precision=precision)
+    again = Rows(torch.zeros_like(module.matrix)).to(module.matrix.dtype)
+    load_weights(again, path)
+    return again.state_dict()
+
+
+class TestEightBits:
+    def test_every_weight_is_within_half_a_step_of_its_row(self, tmp_path):
+        rows = Rows()
+        back = returned(rows, tmp_path / "w")
+        for name in ("matrix", "filters"):
+            value = rows.state_dict()[name]
+            for row, stored in zip(value.flatten(1), back[name].flatten(1), strict=True):
+                step = row.abs().max() / 127
+                assert (row - stored).abs().max() <= step / 2 * 1.01  # the step is rounded, too
+                assert (row - stored).abs().max() >= step / 4  # in eight bits, not in more
+
+    def test_values_by_hand(self, tmp_path):
+        values = torch.zeros(8, 3000)
+        # A step of 1/8: 15.875 = 127 steps, and 0.3 = 2.4 steps, which are 2 as a whole number.
+        values[0, :4] = torch.tensor([15.875, -15.875, 0.3, -0.3])
+        back = returned(Rows(values), tmp_path / "w")["matrix"]
+        assert back[0, :5].tolist() == [15.875, -15.875, 0.25, -0.25, 0.0]
+
+    def test_a_row_of_zeros_stays_so_and_one_huge_value_harms_its_own_row_alone(self, tmp_path):
+        values = torch.full((8, 3000), 0.5)
+        values[0] = 0
+        values[1, 7] = 60_000
+        back = returned(Rows(values), tmp_path / "w")["matrix"]
+        assert (back[0] == 0).all()
+        assert back[1, 7] == pytest.approx(60_000, rel=1e-3)
+        assert (back[1, :7] == 0).all()  # half a step is 236
+        assert back[2:] == pytest.approx(values[2:], rel=1e-3)
+
+    def test_tiny_rows_are_kept_to_within_half_the_least_step(self, tmp_path):
+        values = torch.randn(8, 3000) * torch.logspace(-9, -2, 8)[:, None]
+        back = returned(Rows(values), tmp_path / "w")["matrix"]
+        step = (values.abs().amax(1) / 127).clamp(min=2.0**-14)
+        assert ((back - values).abs() <= step[:, None] / 2 * 1.01).all()
+
+    def test_vectors_numbers_and_small_matrices_are_in_half_precision(self, tmp_path):
+        rows = Rows()
+        back = returned(rows, tmp_path / "w")
+        for name in ("small", "bias", "reach"):
+            assert torch.equal(back[name], rows.state_dict()[name].half().float())
+
+    def test_whole_numbers_come_back_exactly(self, tmp_path):
+        rows = Rows()
+        back = returned(rows, tmp_path / "w")
+        assert back["seen"] == 2**40 + 1
+        assert torch.equal(back["table"], rows.table)
+
+    def test_a_model_in_double_precision_stays_so(self, tmp_path):
+        rows = Rows().double()
+        back = returned(rows, tmp_path / "w")
+        assert back["matrix"].dtype == torch.float64
+        single = returned(rows.float(), tmp_path / "w")["matrix"]
+        assert torch.equal(back["matrix"], single.double())
+
+    def test_what_was_stored_is_stored_again_unchanged(self, tmp_path):
+        rows = Rows()
+        rows.load_state_dict(returned(rows, tmp_path / "w"))
+        again = returned(rows, tmp_path / "again")
+        for name, value in rows.state_dict().items():
+            assert torch.allclose(again[name], value, rtol=1e-3, atol=0), name
+
+    def test_takes_a_byte_for_each_weight_and_two_for_each_row(self, tmp_path):
+        rows = Rows()
+        save_weights(rows, tmp_path / "w", precision="int8")
+        stored = load_file(tmp_path / "w")
+        matrices = {name for name, value in stored.items() if value.dtype == torch.int8}
+        assert matrices == {"matrix", "filters"}
+        size = sum(value.nbytes for value in stored.values())
+        floats = 6 * 256 + 5000 + 1
+        assert size == (8 * 3000 + 64 * 16 * 25) + 2 * (8 + 64) + 2 * floats + 8 * 5001
+
+    @pytest.mark.parametrize("precision", ["int8", "float16"])
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e9])
+    def test_what_is_not_finite_is_refused_and_the_old_file_stays(self, value, precision, tmp_path):
+        path = tmp_path / "w"
+        save_weights(Rows(), path)
+        before = path.read_bytes()
+        rows = Rows()
+        with torch.no_grad():
+            rows.matrix[3, 5] = value
+        message = f"save_weights: matrix cannot be stored in {precision}: .* not finite, or too"
+        with pytest.raises(ValueError, match=message):
+            save_weights(rows, path, precision=precision)
+        assert path.read_bytes() == before
+
+    def test_a_flipped_scale_is_found(self, tmp_path):
+        path = tmp_path / "w"
+        save_weights(Rows(), path, precision="int8")
+        raw = path.read_bytes()
+        (length,) = struct.unpack("<Q", raw[:8])
+        first, _ = json.loads(raw[8 : 8 + length])["matrix/scale"]["data_offsets"]
+        at = 8 + length + first
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        with pytest.raises(ValueError, match="is damaged"):
+            load_weights(Rows(), path)
+
+    @pytest.mark.usefixtures("as_installed")
+    def test_refuses_a_precision_that_it_does_not_know(self, tmp_path):
+        with pytest.raises(ValueError, match="must be one of int8, float16 or None, got 'int4'"):
+            save_weights(Rows(), tmp_path / "w", precision="int4")
+
+
+@pytest.mark.parametrize("precision", ["int8", "float16"])
+def test_the_file_says_in_what_a_recipe_ships(precision, folder):
+    save_weights(TINY.build(), folder / "tiny.safetensors", precision=precision)
+    assert weights.shipped_precision("tiny") == precision
 
 
 class TestDamage:

@@ -445,7 +445,9 @@ class TestTraining:
     def test_weights_ship_by_the_recipes_name(self, tmp_path, monkeypatch):
         monkeypatch.setattr(weights, "FOLDER", tmp_path)
         monkeypatch.setitem(weights.experiments.RECIPES, "tiny-numbers", self.RECIPE)
-        save_weights(self.RECIPE.build(), tmp_path / "tiny-numbers.safetensors", half=True)
+        save_weights(
+            self.RECIPE.build(), tmp_path / "tiny-numbers.safetensors", precision="float16"
+        )
         reader = weights.load("tiny-numbers")
         batch = self.RECIPE.task.sample(3, split="test", generator=torch.Generator())
         assert len(reader.read(batch.images)) == 3
