@@ -16,12 +16,13 @@ whole grid by one `delta`, the commonest bug among published implementations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ramlib import _pytree
 from ramlib._checks import require
 
 # Beyond this many pixels a filter's place no longer changes what it sees; squares stay in float32.
@@ -62,8 +63,9 @@ class GlimpseGrid:
                     "GlimpseGrid.at makes a grid from numbers"
                 )
         shapes = {name: tuple(value.shape) for name, value in vars(self).items()}
+        first = shapes["c_x"]
         require(
-            len(set(shapes.values())) == 1,
+            all(shape == first for shape in shapes.values()),
             f"GlimpseGrid: all parameters must have one shape, got {shapes}",
         )
 
@@ -113,9 +115,13 @@ class GlimpseGrid:
         """The shape that all six parameters share."""
         return self.c_x.shape
 
+    def _values(self) -> tuple[Tensor, ...]:
+        """The six parameters, in the order above."""
+        return self.c_x, self.c_y, self.delta_x, self.delta_y, self.sigma, self.gamma
+
     def map(self, function: Callable[[Tensor], Tensor]) -> GlimpseGrid:
         """Apply `function` to each parameter, for example `grid.map(torch.exp)`."""
-        return GlimpseGrid(*(function(getattr(self, field.name)) for field in fields(self)))
+        return GlimpseGrid(*(function(value) for value in self._values()))
 
     def to(self, *where: torch.device | torch.dtype | str) -> GlimpseGrid:
         """The grid on a device, or in a dtype, as `Tensor.to` names them."""
@@ -132,16 +138,14 @@ class GlimpseGrid:
     @staticmethod
     def stack(grids: list[GlimpseGrid], dim: int = 1) -> GlimpseGrid:
         """Join T looks of shape `(B,)` into one grid of shape `(B, T)`."""
-        return GlimpseGrid(
-            *(torch.stack([getattr(g, f.name) for g in grids], dim) for f in fields(GlimpseGrid))
-        )
+        alike = zip(*(grid._values() for grid in grids), strict=True)
+        return GlimpseGrid(*(torch.stack(values, dim) for values in alike))
 
     @staticmethod
     def cat(grids: list[GlimpseGrid], dim: int = 1) -> GlimpseGrid:
         """Join rollouts of shape `(B, T)` along their looks."""
-        return GlimpseGrid(
-            *(torch.cat([getattr(g, f.name) for g in grids], dim) for f in fields(GlimpseGrid))
-        )
+        alike = zip(*(grid._values() for grid in grids), strict=True)
+        return GlimpseGrid(*(torch.cat(values, dim) for values in alike))
 
     def centres(self, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Centre in pixels, `(x, y)`, on an image of `image_size = (H, W)`.
@@ -162,6 +166,9 @@ class GlimpseGrid:
         left, right = x - half_width + 0.5, x + half_width + 0.5
         top, bottom = y - half_height + 0.5, y + half_height + 0.5
         return torch.stack([left, top, right, bottom], -1)
+
+
+_pytree.register(GlimpseGrid)
 
 
 def _in_float32(values: Tensor) -> Tensor:
@@ -211,7 +218,7 @@ def gaussian_filterbank(
     require(pixels >= 1, f"gaussian_filterbank: pixels must be at least 1, got {pixels}")
     shapes = [tuple(parameter.shape) for parameter in (centre, delta, sigma)]
     require(
-        centre.ndim == 1 and len(set(shapes)) == 1,
+        centre.ndim == 1 and shapes[0] == shapes[1] == shapes[2],
         f"gaussian_filterbank: centre, delta and sigma must have one shape (B,), "
         f"got {', '.join(map(str, shapes))}",
     )

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ramlib import _pytree
 from ramlib._checks import require, require_images
 from ramlib.glimpse import GlimpseGrid
 
@@ -41,6 +42,8 @@ class Rollout:
         """The model's answer, in the form of the task's labels."""
         return self.logits[:, -1].argmax(-1) if self.said is None else self.said
 
+
+_pytree.register(Rollout)
 
 # ---- tasks ----
 

@@ -57,7 +57,7 @@ def sums_of_pairs(pairs: Float[Tensor, "... 55"]) -> Float[Tensor, "... 19"]:
 
 def count_digits(labels: Int64[Tensor, "B objects"]) -> Int64[Tensor, " B"]:
     """Digits before the first end."""
-    return (labels != STOP).long().cumprod(1).sum(1)
+    return ((labels == STOP).cumsum(1) == 0).sum(1)
 
 
 def mirror(rows: Tensor, counts: Int64[Tensor, " B"]) -> Tensor:
@@ -65,7 +65,7 @@ def mirror(rows: Tensor, counts: Int64[Tensor, " B"]) -> Tensor:
     place = torch.arange(rows.shape[1], device=rows.device)
     counts = counts[:, None]
     source = torch.where(place < counts, counts - 1 - place, place)
-    return rows[torch.arange(len(rows), device=rows.device)[:, None], source]
+    return rows[torch.arange(rows.shape[0], device=rows.device)[:, None], source]
 
 
 def to_text(labels: Int64[Tensor, "B objects"]) -> list[str]:

@@ -214,7 +214,7 @@ class RecurrentAttentionModel(Classifier):
     def begin(self, images: Float[Tensor, "B C H W"]) -> State:
         """The state before the first look: of preprocessed images, it knows the context alone."""
         context = self.f_context(images) if self.f_context is not None else None
-        return self.f_rec.begin(context, len(images))
+        return self.f_rec.begin(context, images.shape[0])
 
     def look(
         self,

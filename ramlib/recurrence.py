@@ -119,7 +119,7 @@ class BottomUpRecurrence(TopDownRecurrence):
         """Look where the last step left `h2`; the first time, at zeros."""
         if state.h2 is not None:
             return state
-        return replace(state, h2=state.clue.new_zeros(len(state.clue), self.layer2.hidden))
+        return replace(state, h2=state.clue.new_zeros(state.clue.shape[0], self.layer2.hidden))
 
     def see(self, state: State, features: Float[Tensor, "B F"]) -> State:
         """Move `h1`, then let `h2` follow it."""

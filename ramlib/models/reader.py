@@ -238,12 +238,15 @@ class HouseNumberReader(Reader, RecurrentAttentionModel):
         """
         require_batch("HouseNumberReader", images, self.image_shape)
         noisy = self.training if noisy is None else noisy
+        # A graph that is captured, for torch.compile or ONNX, cannot end early.
+        may_end = not self.training and not torch.compiler.is_compiling()
         objects = []
-        going = images.new_ones(len(images), dtype=torch.bool)
-        for looks in self._look_at_objects(images, [len(images)] * OBJECTS, noisy=noisy):
+        count = images.shape[0]
+        going = images.new_ones(count, dtype=torch.bool)
+        for looks in self._look_at_objects(images, [count] * OBJECTS, noisy=noisy):
             objects.append(looks)
             going &= self.f_class(looks[-1].state.h1).argmax(-1) != STOP
-            if not self.training and not going.any():
+            if may_end and not going.any():
                 break
         return self.rollout(list(chain.from_iterable(objects)))
 
@@ -284,6 +287,8 @@ class HouseNumberReader(Reader, RecurrentAttentionModel):
             ValueError: if its shape is wrong or it is empty.
         """
         require_batch("HouseNumberReader", images, self.image_shape)
+        if torch.compiler.is_compiling():  # the number of images that go on is not known then
+            return super().objective(images, labels)
         counts = count_digits(labels)
         # Long numbers first, so that those which go on are always the first rows.
         order = counts.argsort(descending=True, stable=True)
