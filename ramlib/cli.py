@@ -107,6 +107,7 @@ def train(args: argparse.Namespace) -> int:
                 devices=args.devices,
                 nodes=args.nodes,
                 precision=args.precision,
+                compiled=args.compile,
                 quiet=args.quiet,
             )
             number, done, speaks = 0, module.global_step, module.trainer.is_global_zero
@@ -252,6 +253,9 @@ def parser() -> argparse.ArgumentParser:
         "--nodes", type=whole(1), default=1, help="machines, under torchrun or SLURM (1)"
     )
     sub.add_argument("--precision", help="32-true, 64-true or bf16-mixed; else the recipe's")
+    sub.add_argument(
+        "--compile", action="store_true", help="with torch.compile: a minute first, then faster"
+    )
     sub.add_argument("--seed", type=whole(0), help="in place of the recipe's")
     sub.add_argument("--updates", type=whole(1), help="in place of the recipe's")
     sub.add_argument("--batch", type=whole(1), help="in place of the recipe's")

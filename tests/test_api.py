@@ -19,7 +19,7 @@ MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items(
 
 # From the bottom to the top; what stands further down knows nothing of what stands above it.
 LAYERS = (
-    ("_checks", "_extras", "_files", "labels"),
+    ("_checks", "_extras", "_files", "_pytree", "labels"),
     ("glimpse",),
     ("attention", "networks", "recurrence", "interface"),
     ("model",),

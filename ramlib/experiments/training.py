@@ -69,9 +69,10 @@ class Training(pl.LightningModule):
     Args:
         recipe: the recipe.
         runs: where the weights that it starts from are looked for, before those that ship.
+        compiled: let torch.compile turn the loss into kernels of its own.
     """
 
-    def __init__(self, recipe: Recipe, runs: Path | None = None) -> None:
+    def __init__(self, recipe: Recipe, runs: Path | None = None, *, compiled: bool = False) -> None:
         super().__init__()
         self.recipe = recipe
         self.model = recipe.build()
@@ -81,6 +82,8 @@ class Training(pl.LightningModule):
         if recipe.guide is not None:
             self.model.follow(weights.load(recipe.guide, runs=runs))
         self.model.adapt(recipe.task)
+        objective = self.model.objective
+        self.objective = torch.compile(objective) if compiled else objective
 
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
@@ -94,7 +97,7 @@ class Training(pl.LightningModule):
         seed = (self.recipe.seed << 32) + step
         torch.manual_seed(seed)  # dropout and grid noise
         batch = self.sample(self.recipe.batch // self.trainer.world_size, "train", seed)
-        loss = self.model.objective(batch.images.to(self.dtype), batch.labels)
+        loss = self.objective(batch.images.to(self.dtype), batch.labels)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -379,6 +382,7 @@ def train(
     nodes: int = 1,
     precision: str | None = None,
     checkpoint_every: int = 500,
+    compiled: bool = False,
     quiet: bool = False,
 ) -> tuple[Training, bool]:
     """Train a recipe in `folder`, which receives `last.ckpt` and the learning curve as CSV.
@@ -396,6 +400,7 @@ def train(
         nodes: machines. With more than one, torchrun or SLURM starts this on each of them.
         precision: Lightning's word for it; the recipe's when left out.
         checkpoint_every: updates between checkpoints and between validations.
+        compiled: let torch.compile turn the loss into kernels of its own; that takes a minute.
         quiet: print nothing at all, not even a progress bar.
 
     Returns:
@@ -453,7 +458,7 @@ def train(
         # What was logged from here on belongs to steps that are about to be taken again.
         shutil.rmtree(folder / "curve" / version, ignore_errors=True)
     with quietly(quiet):  # a model may look at the training images
-        module = Training(recipe, folder.parent)
+        module = Training(recipe, folder.parent, compiled=compiled)
     every = min(LOG_EVERY, checkpoint_every)
     callbacks: list[Callback] = [
         # Throughput first: a checkpoint then holds the time of the step it was made after.
