@@ -82,6 +82,10 @@ train: $(READY) ## train a recipe: make train RECIPE=digit-context (ARGS="--resu
 bench: $(READY) ## time the read, a training step and each module on this machine
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+.PHONY: gpu
+gpu: ## on a machine with a GPU and torch, and no set-up: check the devices, and time a step
+	"$(PYTHON)" benchmarks/gpu.py $(ARGS)
+
 .PHONY: bench-loader
 bench-loader: $(READY) ## time the loader of house numbers on 30,000 images, and its memory
 	$(BIN)/python benchmarks/loader.py $(ARGS)

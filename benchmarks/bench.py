@@ -79,10 +79,19 @@ def reads(device: str, threads: int, rounds: int, batch: int = 8) -> pd.DataFram
 
 
 def training_step(
-    recipe: experiments.Recipe, model: torch.nn.Module, loss: Callable, device: str, mixed: bool
+    recipe: experiments.Recipe,
+    model: Callable,
+    loss: Callable,
+    device: str,
+    mixed: bool,
+    learner: torch.nn.Module | None = None,
 ) -> Work:
-    """One whole update: make a batch, look, go back, clip, move."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    """One whole update: make a batch, look, go back, clip, move.
+
+    `learner` holds the parameters, where `model` does not.
+    """
+    learner = learner or model
+    optimiser = torch.optim.Adam(learner.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator(device).manual_seed(recipe.seed)
 
     def step() -> None:
@@ -91,7 +100,7 @@ def training_step(
             value = loss(model(batch.images), batch.labels)
         optimiser.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip)
         optimiser.step()
 
     return step
@@ -174,6 +183,63 @@ def steps(device: str, threads: int, rounds: int) -> tuple[pd.DataFrame, pd.Data
     return step, share
 
 
+def as_graph(recipe: experiments.Recipe, model: torch.nn.Module) -> Work:
+    """The whole update as one CUDA graph, which is launched at once and not kernel by kernel."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, capturable=True)
+    generator = torch.Generator("cuda").manual_seed(recipe.seed)
+
+    def step() -> None:
+        batch = recipe.task.sample(recipe.batch, generator=generator)
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            value = model.objective(batch.images, batch.labels)
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimiser.step()
+
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is made once is not to be recorded
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def ways(device: str, threads: int, rounds: int) -> pd.DataFrame:
+    """A training step of `digit-context` in bfloat16: as it is, compiled, and as a CUDA graph.
+
+    A way that fails has no times, and says why below the table.
+    """
+    recipe = experiments.get("digit-context")
+
+    def compiled(model: torch.nn.Module) -> Work:
+        loss = torch.compile(model.objective, fullgraph=True)
+        return training_step(recipe, lambda images: images, loss, device, True, model)
+
+    def eager(model: torch.nn.Module) -> Work:
+        return training_step(recipe, model, model.loss, device, True)
+
+    makers = {"eager": eager, "compiled": compiled, "CUDA graph": lambda m: as_graph(recipe, m)}
+    works, broken = {}, {}
+    for name, make in makers.items():
+        try:
+            work = make(recipe.build().to(device))
+            work()
+            works[name] = work
+        except Exception as error:  # of a compiler, or a driver: the other ways are still timed
+            broken[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    times = in_turns(works, rounds, device, threads)
+    frame = pd.DataFrame({"step, ms": {name: times.get(name) for name in makers}}, dtype=float)
+    frame["images/s"] = 1e3 * recipe.batch / frame["step, ms"]
+    frame.attrs = broken
+    return frame
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -199,13 +265,17 @@ def main(arguments: list[str] | None = None) -> int:
     how = (device, options.threads, options.rounds)
     step, share = steps(*how)
     tables = {"read": reads(*how), "step": step, "share": share}
+    if device == "cuda":
+        tables["ways"] = ways(*how)
     titles = {
         "read": "A look, forward and backward, at 8 images",
         "step": "A training step of digit-context",
         "share": "Where a step of ramlib in bfloat16 goes",
+        "ways": "A training step of digit-context, as it is, compiled and as a CUDA graph",
     }
     for name, table in tables.items():
         print(f"\n{titles[name]}\n{table.round(2).to_string()}")
+        print(*(f"{way}: {why}" for way, why in table.attrs.items()), sep="\n")
     if options.json is not None:
         found = {name: json.loads(table.to_json(orient="index")) for name, table in tables.items()}
         text = json.dumps({**about, **found}, indent=2) + "\n"

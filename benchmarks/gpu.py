@@ -28,8 +28,13 @@ def without_jaxtyping() -> None:
             def __class_getitem__(cls, item):
                 return item[0]
 
+        def shape(name: str) -> type:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return Shape
+
         stand_in = types.ModuleType("jaxtyping")
-        stand_in.__getattr__ = lambda name: Shape
+        stand_in.__getattr__ = shape
         sys.modules["jaxtyping"] = stand_in
 
 

@@ -61,3 +61,14 @@ def test_refuses_by_name(arguments, message, capsys):
         bench.main(arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_way_that_fails_says_why_and_the_others_are_timed(monkeypatch):
+    monkeypatch.setattr(bench.torch, "compile", lambda function, **_: function)
+    ways = bench.ways("cpu", 1, 1)
+    assert list(ways.index) == ["eager", "compiled", "CUDA graph"]
+    assert (ways.loc[["eager", "compiled"], "step, ms"] > 0).all()
+    assert ways["step, ms"].isna().tolist() == [False, False, True]
+    assert set(ways.attrs) == {"CUDA graph"}
+    assert ways.at["eager", "images/s"] == pytest.approx(1e3 * 4 / ways.at["eager", "step, ms"])

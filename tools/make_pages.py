@@ -27,6 +27,7 @@ from ramlib.experiments import records, tables, trials
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 TIMINGS = BOOK / "timings.json"
+GPU = BOOK.parent / "benchmarks" / "gpu.json"
 NOTE = "<!-- Written by tools/make_pages.py: edit its sources and run it again. -->"
 
 
@@ -403,8 +404,38 @@ def timings_page() -> str:
         "the first cell to the last, and on which machine. What the trained models took is in "
         "the {doc}`claims`.",
         shown,
+        *gpu_timings(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def gpu_timings() -> list[str]:
+    """What `make gpu` measured, where it ran; nothing before that."""
+    if not GPU.is_file():
+        return []
+    found = json.loads(GPU.read_text(encoding="utf-8"))
+    steps = [
+        [
+            name,
+            *(
+                "failed" if row[key] is None else f"{row[key]:.{digits}f}"
+                for key, digits in (("step, ms", 2), ("images/s", 0))
+            ),
+        ]
+        for name, row in found["ways"].items()
+    ]
+    looks = [
+        [pixels, *(f"{row[key]:.3f}" for key in ("full, ms", "windowed, ms"))]
+        for pixels, row in found["read"].items()
+    ]
+    return [
+        "## On a GPU",
+        f"What `make gpu` measured on one {found['machine']} with torch {found['torch']}, "
+        f"{found['date']}: a training step of `digit-context` in bfloat16, and a look, forward and "
+        "backward, at eight images.",
+        table(["Training step", "Milliseconds", "Images a second"], steps),
+        table(["Image", "Whole image, ms", "Window alone, ms"], looks),
+    ]
 
 
 def readme() -> str:

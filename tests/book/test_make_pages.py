@@ -1,6 +1,7 @@
 """Pages that nobody types: they are current, complete, and judge claims as they say they do."""
 
 import importlib
+import json
 import re
 import tomllib
 from typing import NamedTuple
@@ -223,3 +224,20 @@ class TestTimings:
         )
         monkeypatch.setattr(make_pages, "TIMINGS", timings)
         assert "| {doc}`02_glimpse` | 12 | a Cray | 2026-01-02 |" in make_pages.timings_page()
+
+    def test_timings_of_a_gpu_come_when_they_were_measured(self, monkeypatch, tmp_path):
+        record = tmp_path / "gpu.json"
+        monkeypatch.setattr(make_pages, "GPU", record)
+        assert "On a GPU" not in make_pages.timings_page()
+        ways = {
+            "eager": {"step, ms": 12.345, "images/s": 10368.6},
+            "CUDA graph": {"step, ms": None, "images/s": None},
+        }
+        read = {"64 x 64": {"full, ms": 0.5, "windowed, ms": 0.25}}
+        about = {"machine": "a Cray", "torch": "9.9", "date": "2026-01-02"}
+        record.write_text(json.dumps({**about, "ways": ways, "read": read}))
+        page = make_pages.timings_page()
+        assert "a Cray with torch 9.9, 2026-01-02" in page
+        assert "| eager | 12.35 | 10369 |" in page or "| eager | 12.34 | 10369 |" in page
+        assert "| CUDA graph | failed | failed |" in page
+        assert "| 64 x 64 | 0.500 | 0.250 |" in page
