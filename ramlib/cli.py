@@ -254,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--precision", help="32-true, 64-true or bf16-mixed; else the recipe's")
     sub.add_argument(
-        "--compile", action="store_true", help="with torch.compile: a minute first, then faster"
+        "--compile", action="store_true", help="use torch.compile, which takes a minute at first"
     )
     sub.add_argument("--seed", type=whole(0), help="in place of the recipe's")
     sub.add_argument("--updates", type=whole(1), help="in place of the recipe's")

@@ -81,6 +81,19 @@ def test_wheel_holds_all_modules_data_weights_and_records(wheel):
     assert any(name.endswith(".gz") for name in SHIPPED)
 
 
+# In MB. PyPI takes files of 100 MB and less.
+LIMITS = {"weights": 70, "wheel": 75}
+
+
+def test_weights_and_wheel_are_as_small_as_the_readme_says(wheel):
+    weights = sum(path.stat().st_size for path in (ROOT / "ramlib/weights").glob("*.safetensors"))
+    assert weights < 1e6 * LIMITS["weights"]
+    assert wheel.stat().st_size < 1e6 * LIMITS["wheel"]
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = "take less than {weights} MB, and the wheel less than {wheel} MB"
+    assert said.format(**LIMITS) in text
+
+
 def test_wheel_carries_both_licences(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {Path(name).name for name in names if "/licenses/" in name} == {

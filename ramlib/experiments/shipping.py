@@ -17,6 +17,8 @@ from ramlib.interface import Classifier
 
 # Images on which a test measures shipped weights again, and on which an answer's cost is counted.
 SUBSET, COUNTED = 1_000, 80
+# By how much of its interval an error may move when weights are rounded to eight bits.
+TOLERATED = 0.1
 # Averages over noisy passes are drawn from this seed.
 NOISE_SEED = 2016
 
@@ -60,12 +62,12 @@ def _finished(recipe: Recipe, run: Path) -> dict[str, Any]:
 
 
 def moved(before: Measure, after: Measure) -> bool:
-    """Whether a measure moved by more than a tenth of the width of its interval."""
-    return abs(after.value - before.value) > (before.high - before.low) / 10
+    """Whether a measure moved by more than a share of the width of its interval: `TOLERATED`."""
+    return abs(after.value - before.value) > TOLERATED * (before.high - before.low)
 
 
 def store(recipe: Recipe, model: Classifier, count: int | None = None) -> None:
-    """Store `model` in int8; in float16, if its error on validation would move by that.
+    """Store `model` in int8; in float16, if its error on validation would move by more than that.
 
     Args:
         recipe: what was trained.

@@ -269,7 +269,6 @@ class TestGradient:
         assert policy["initial_lr"] == pytest.approx(0.2 * rest["initial_lr"])
 
 
-@pytest.mark.usefixtures("as_installed")
 def test_what_is_compiled_is_the_loss(tmp_path, monkeypatch):
     compiled = []
 
@@ -279,14 +278,15 @@ def test_what_is_compiled_is_the_loss(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile_)
     short = replace(TINY, updates=1)
-    plain, _ = train(short, tmp_path / "plain")
+    plain, _ = tiny.train(short, tmp_path / "plain")
     assert compiled == []
-    module, _ = train(short, tmp_path / "compiled", compiled=True)
+    module, _ = tiny.train(short, tmp_path / "compiled", compiled=True)
     assert compiled == [module.model.objective]
     loss, doubled = (one.trainer.logged_metrics["loss"] for one in (plain, module))
     assert doubled == pytest.approx(2 * loss)
 
 
+@pytest.mark.usefixtures("as_installed")
 def test_numbers_of_numpy_and_own_tensors_can_be_resumed(tmp_path):
     task = TensorTask(torch.rand(40, 1, 30, 30), torch.arange(40) % 10)
     recipe = replace(TINY, task=task, rate=np.float64(1e-3), seed=np.int64(1), updates=np.int64(2))
