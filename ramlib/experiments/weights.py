@@ -142,8 +142,9 @@ def shipped_precision(name: str) -> str:
         ValueError: if they are damaged.
     """
     parts = experiments.get(name).joins or (name,)
-    found = {_read(FOLDER / f"{part}.safetensors")[1]["precision"] for part in parts}
-    return " and ".join(sorted(found))
+    notes = [_read(FOLDER / f"{part}.safetensors")[1] for part in parts]
+    # Files from before int8 do not say what they are.
+    return " and ".join(sorted({note.get("precision", "float16") for note in notes}))
 
 
 def start_from(model: torch.nn.Module, state: dict[str, Tensor]) -> list[str]:
