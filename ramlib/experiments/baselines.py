@@ -16,6 +16,7 @@ from ramlib.baselines.gregor import GregorConfig
 from ramlib.baselines.jaderberg import JaderbergConfig, SonderbyConfig
 from ramlib.baselines.mnih import HardAttentionConfig, MnihConfig
 from ramlib.data.cluttered import ClutteredDigits
+from ramlib.experiments import digit
 from ramlib.experiments.house_numbers import TWIN
 from ramlib.experiments.recipe import Group, Recipe, Table, by_name
 from ramlib.interface import Task
@@ -106,13 +107,6 @@ RECIPES = by_name(
         start="ba-digit-conv",
     ),
     Recipe(
-        "gregor-digit-4-brief",
-        "Gregor et al.'s DRAW, 4 glimpses, briefly",
-        DIGIT,
-        GregorConfig(),
-        updates=1_000,
-    ),
-    Recipe(
         "gregor-digit-4", "Gregor et al.'s DRAW, 4 glimpses", DIGIT, GregorConfig(), updates=8_000
     ),
     Recipe(
@@ -173,6 +167,14 @@ RECIPES = by_name(
         TWIN,
         BaReaderConfig(eye="conv"),
         8_000,
+    ),
+    # The middle of a training, for the noise of its gradients.
+    replace(
+        digit.RECIPES["digit-every-look"],
+        name="digit-every-look-brief",
+        row="Ours, without context, loss on every look, briefly",
+        updates=2_000,
+        expects="",
     ),
     # Controls: as many looks of our model, at places that nobody chose; and as an oracle would.
     Recipe(
