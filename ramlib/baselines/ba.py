@@ -232,7 +232,7 @@ class BaReader(Reader, BaModel):
     Raises:
         ValueError: if `classes` is not 11.
 
-    Section 4.2, Ba et al. (2015).
+    Ba et al. (2015), on house numbers. Theirs also reads from right to left.
     """
 
     def __init__(

@@ -178,8 +178,8 @@ def measure_noise(
 # Along one training: a recipe whose weights are measured, and what the row is called.
 STATES = (
     (None, "before training"),
-    ("gregor-digit-4-brief", "after 1,000 updates"),
-    ("gregor-digit-4", "at the end"),
+    ("digit-every-look-brief", "after 2,000 updates"),
+    ("digit-every-look", "at the end"),
 )
 FILE = records.FOLDER / "trials" / "gradient-noise.json"
 

@@ -288,6 +288,7 @@ NUMBERS = (
     "house-numbers-twin-five-both",
     "house-numbers-twin-loose-forward",
     "house-numbers-twin-loose-five-both",
+    "ba-house-numbers-twin",
     "goodfellow-house-numbers-twin",
     "cnn-house-numbers-twin",
     "house-numbers-subset-untuned",
@@ -325,7 +326,7 @@ TABLES = {
             "house-numbers-twin-five-both": "Semeniuta & Barth, 5 layers, both, average, 64x64",
             "house-numbers-svhn": "Semeniuta & Barth, 5 layers, both, average, 64x64",
         },
-        averages=tuple(name for name in NUMBERS if name.startswith("house-numbers")),
+        averages=tuple(n for n in NUMBERS if n.startswith(("house-numbers", "ba-"))),
         columns={
             "digits, %": percent("digit_error"),
             "too long, %": percent("too_long"),

@@ -16,7 +16,7 @@ class TestTrainedByRewards:
         assert recipe.model.sigma[0] > recipe.model.sigma[1]
 
 
-@pytest.mark.parametrize("number", ["I", "II"])
+@pytest.mark.parametrize("number", TABLES)
 def test_averages_are_the_rows_of_models_whose_windows_are_drawn(number):
     """Whose ten passes differ, so that their mean is a result of its own."""
     table = TABLES[number]
