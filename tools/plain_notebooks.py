@@ -12,6 +12,7 @@ import base64
 import json
 import mimetypes
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -300,10 +301,13 @@ def setup(app) -> dict[str, bool]:
 
 def main() -> None:
     """Copy the notebooks of the built book into the repository, without outputs."""
+    built = sorted((ROOT / "_build/html" / FOLDER).glob("*.ipynb"))
+    if not built:
+        sys.exit("build the book first: make book")
     (ROOT / FOLDER).mkdir(exist_ok=True)
     for old in (ROOT / FOLDER).glob("*.ipynb"):
         old.unlink()
-    for path in sorted((ROOT / "_build/html" / FOLDER).glob("*.ipynb")):
+    for path in built:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
             if cell["cell_type"] == "code":

@@ -28,7 +28,7 @@ REMAINS = {
     "a script": r"<script",
     "a mark": "\0",
     "glue": r"\bglue\b|myst_nb",
-    "a file of the book": r"\]\((?!data:|https://)|\.html",
+    "a link to a file": r"\]\((?!data:|https://)",
 }
 
 each = pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
