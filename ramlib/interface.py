@@ -1,14 +1,13 @@
-"""What models and tasks offer each other, so that a table is a loop over recipes."""
+"""What every model offers, so that a table is a loop over recipes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,73 +44,6 @@ class Rollout:
 
 _pytree.register(Rollout)
 
-# ---- tasks ----
-
-
-class Batch(NamedTuple):
-    """The least that a batch holds. A task may hand out more, in a type of its own."""
-
-    images: Float[Tensor, "B C H W"]
-    labels: Int64[Tensor, "B ..."]
-
-
-# For each thing that a task measures, two masks of one shape: which cases count, among which.
-Judgement = dict[str, tuple[Bool[Tensor, "..."], Bool[Tensor, "..."]]]
-
-
-@runtime_checkable
-class Task(Protocol):
-    """Where images and labels come from, and what an answer to them is worth.
-
-    Training needs `image_shape`, `classes` and `sample`; measuring needs `batches` and `judge`. A
-    batch has `images` and `labels`, as `Batch` does. What a task does not decide for itself it
-    takes over by deriving from this class.
-
-    The splits are `train`, `validation` and `test`.
-    """
-
-    image_shape: tuple[int, int, int]
-    classes: int
-
-    def sample(self, count: int, *, split: str = "train", generator: torch.Generator) -> Batch:
-        """Draw `count` images on the generator's device; the same seed gives the same batch."""
-        ...
-
-    def batches(
-        self,
-        split: str,
-        count: int | None = None,
-        *,
-        batch: int = 500,
-        device: torch.device | str = "cpu",
-    ) -> Iterator[Batch]:
-        """The images that a split is measured on, the same every time; at most `count` of them."""
-        ...
-
-    def judge(self, rollout: Rollout, batch: Batch) -> Judgement:
-        """What is measured, by name: which cases count, among which. `error` has to be there."""
-        return {"error": wrong(rollout.labels, batch.labels)}
-
-    def describe(self) -> str:
-        """What the images are and how many, for a record."""
-        ...
-
-    @property
-    def public(self) -> Task:
-        """The same task on images that everybody has, on which a record is checked again."""
-        return self
-
-
-def wrong(
-    answers: Int64[Tensor, "B ..."], labels: Int64[Tensor, "B ..."]
-) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
-    """The commonest judgement: which answers differ from their labels, among all of them."""
-    differs = (answers != labels).flatten(1).any(1) if labels.ndim > 1 else answers != labels
-    return differs, torch.ones_like(differs)
-
-
-# ---- models ----
-
 
 class Classifier(nn.Module, ABC):
     """A model that maps images to class scores, one set for every look.
@@ -146,7 +78,7 @@ class Classifier(nn.Module, ABC):
         """The loss of a batch, which a training step lowers."""
         return self.loss(self(images), labels)
 
-    def adapt(self, task: Task) -> None:
+    def adapt(self, task: Any) -> None:
         """Take from a task's training images what is not learnt by gradient; here, nothing."""
 
     def policy_parameters(self) -> list[nn.Parameter]:

@@ -22,22 +22,13 @@ LAYERS = (
     ("_checks", "_extras", "_files", "_pytree", "labels"),
     ("glimpse",),
     ("attention", "networks", "recurrence", "interface"),
-    ("model",),
+    ("model", "tasks"),
     ("data", "device", "models", "plots"),
     ("baselines",),
     ("experiments",),
     ("cli", "__main__"),
 )
-CORE = (
-    "__init__",
-    "_checks",
-    "glimpse",
-    "attention",
-    "networks",
-    "recurrence",
-    "interface",
-    "model",
-)
+CORE = ("glimpse", "attention", "networks", "recurrence", "interface", "model")
 
 
 def signature(thing):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramlib.interface import Classifier, Rollout, wrong
+from ramlib.interface import Classifier, Rollout
 
 
 class Means(Classifier):
@@ -144,16 +144,3 @@ class TestLabels:
     def test_are_what_the_model_said_where_it_said_something(self):
         said = torch.tensor([[1, 10], [2, 3]])
         assert torch.equal(Rollout(torch.zeros(2, 1, 11), said=said).labels, said)
-
-
-class TestWrong:
-    def test_of_single_labels(self):
-        differs, among = wrong(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 3]))
-        assert differs.tolist() == [False, True, False]
-        assert among.tolist() == [True] * 3
-
-    def test_of_rows_any_difference_counts_once(self):
-        answers = torch.tensor([[1, 2], [3, 4], [5, 6]])
-        differs, among = wrong(answers, torch.tensor([[1, 2], [0, 0], [5, 0]]))
-        assert differs.tolist() == [False, True, True]
-        assert among.tolist() == [True] * 3

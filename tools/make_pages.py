@@ -329,7 +329,7 @@ def equations_page() -> str:
 # The package in the order in which data flow through it.
 GROUPS = {
     "The core": ("glimpse", "attention", "networks", "recurrence", "interface", "model"),
-    "Labels, devices, figures": ("labels", "device", "plots"),
+    "Tasks, labels, devices, figures": ("tasks", "labels", "device", "plots"),
     "Models built from the core": ("models/*",),
     "Baselines": ("baselines/*",),
     "Where images come from": ("data/*", "data/twins/*"),

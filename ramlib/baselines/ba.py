@@ -28,9 +28,10 @@ from ramlib.baselines.mnih import (
     log_density,
     reinforce,
 )
-from ramlib.interface import Rollout, Task
+from ramlib.interface import Rollout
 from ramlib.labels import OBJECTS, count_digits, decode_numbers, until_the_end
 from ramlib.models.reader import CentredCrop, Reader
+from ramlib.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramlib._checks import require, require_batch
-from ramlib.interface import Classifier, Rollout, Task
+from ramlib.interface import Classifier, Rollout
+from ramlib.tasks import Task
 
 # ---- hard crops ----
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from ramlib._checks import require
 from ramlib.data import mnist
 from ramlib.data.augment import distort
-from ramlib.interface import Judgement, Rollout, Task, wrong
+from ramlib.interface import Rollout
 from ramlib.labels import pair_label
+from ramlib.tasks import Judgement, Task, wrong
 
 DIGIT_SIDE = 28
 FRAGMENT_SIDE = 8

@@ -28,8 +28,9 @@ from ramlib.data import crops, digit_struct
 from ramlib.data.augment import warp
 from ramlib.data.digit_struct import DigitStruct
 from ramlib.data.mnist import Split
-from ramlib.interface import Judgement, Rollout, Task, wrong
+from ramlib.interface import Rollout
 from ramlib.labels import LONGEST, STOP, count_digits
+from ramlib.tasks import Judgement, Task, wrong
 
 SPLIT_SEED = 0
 VALIDATION = 5_000  # images, or a tenth of them where there are fewer than 50,000

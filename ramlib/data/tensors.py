@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ramlib._checks import require, require_batch
-from ramlib.interface import Batch, Task
+from ramlib.tasks import Batch, Task
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,8 +19,8 @@ from ramlib.data.cluttered import ClutteredDigits
 from ramlib.experiments import digit
 from ramlib.experiments.house_numbers import TWIN
 from ramlib.experiments.recipe import Group, Recipe, Table, by_name
-from ramlib.interface import Task
 from ramlib.models.controls import BlindConfig
+from ramlib.tasks import Task
 
 DIGIT = ClutteredDigits("digit")
 PAIR = ClutteredDigits("pair")

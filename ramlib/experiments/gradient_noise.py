@@ -27,8 +27,8 @@ from ramlib import experiments
 from ramlib._files import write_atomically
 from ramlib.experiments import records, weights
 from ramlib.glimpse import GlimpseGrid
-from ramlib.interface import Task
 from ramlib.model import RecurrentAttentionModel
+from ramlib.tasks import Task
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2)
 BATCHES, IMAGES, SAMPLES = 300, 64, 4

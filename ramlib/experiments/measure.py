@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ramlib._checks import require
-from ramlib.interface import Classifier, Judgement, Task
+from ramlib.interface import Classifier
+from ramlib.tasks import Judgement, Task
 
 PASSES = 10  # with noise on the grids, as Section IV-B of Semeniuta & Barth (2016) averages them
 
@@ -93,7 +94,7 @@ def measure(
     """All that `task` judges of a model, by name.
 
     Args:
-        task: judges; see `ramlib.interface.Task`.
+        task: judges; see `ramlib.tasks.Task`.
         model: in evaluation mode, on any device. It need not look.
         split: which images.
         count: how many, at most; the task's own number when left out.

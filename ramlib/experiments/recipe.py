@@ -15,7 +15,8 @@ import torch
 
 from ramlib._checks import require
 from ramlib._files import as_path
-from ramlib.interface import Classifier, Task
+from ramlib.interface import Classifier
+from ramlib.tasks import Task
 
 PAPER = "semeniuta2016image"  # its key in the bibliography
 Record = dict[str, Any]

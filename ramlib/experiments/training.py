@@ -423,7 +423,7 @@ def train(
     require(
         not absent,
         f"train: the task {type(recipe.task).__name__} has no {' and no '.join(absent)}; derive it "
-        "from ramlib.interface.Task, which says what a task has",
+        "from ramlib.tasks.Task, which says what a task has",
     )
     precision = precision or recipe.precision
     require(

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ramlib._checks import require, require_batch
 from ramlib.glimpse import GlimpseGrid
-from ramlib.interface import Classifier, Rollout, Task
+from ramlib.interface import Classifier, Rollout
 from ramlib.labels import (
     OBJECTS,
     STOP,
@@ -35,6 +35,7 @@ from ramlib.labels import (
     until_the_end,
 )
 from ramlib.model import Look, RAMConfig, RecurrentAttentionModel
+from ramlib.tasks import Task
 
 
 class CentredCrop(nn.Module):

@@ -9,8 +9,8 @@ from oracles import convolve, dense
 from tolerances import assert_near
 
 from ramlib.baselines.goodfellow import EndingCNN, GoodfellowCNN, NumberCNNConfig
-from ramlib.interface import wrong
 from ramlib.labels import STOP
+from ramlib.tasks import wrong
 
 SHAPE = (1, 8, 12)
 LABELS = torch.tensor([[4, 7, STOP, STOP, STOP, STOP], [1, 2, 3, 4, 5, STOP]])

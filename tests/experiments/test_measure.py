@@ -13,9 +13,10 @@ from ramlib.attention import Window
 from ramlib.baselines.cnn import CNNConfig
 from ramlib.data.cluttered import ClutteredDigits
 from ramlib.experiments.measure import Measure, measure, multiply_adds, share
-from ramlib.interface import Batch, Classifier, Rollout, Task
+from ramlib.interface import Classifier, Rollout
 from ramlib.model import RAMConfig, RecurrentAttentionModel
 from ramlib.models.reader import ReaderConfig
+from ramlib.tasks import Batch, Task
 
 
 class TestShare:

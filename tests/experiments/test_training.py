@@ -26,7 +26,7 @@ from ramlib import experiments
 from ramlib.data.tensors import TensorTask
 from ramlib.experiments import records, training, weights
 from ramlib.experiments.training import warmed_cosine
-from ramlib.interface import Task
+from ramlib.tasks import Task
 
 # One process imports everything; the ones that are to be killed are forked from it.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -407,7 +407,7 @@ class TestBadInput:
             def sample(self, count, *, split="train", generator):
                 return tuple(TINY.task.sample(count, split=split, generator=generator))[:2]
 
-        message = "the task Bare has no sample and no judge; derive it from ramlib.interface.Task"
+        message = "the task Bare has no sample and no judge; derive it from ramlib.tasks.Task"
         self.refused(ValueError, message, replace(TINY, task=Bare()), tmp_path)
         message = "Tuples hands out batches of type tuple; a batch has images and labels"
         self.refused(TypeError, message, replace(TINY, task=Tuples()), tmp_path)

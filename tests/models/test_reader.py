@@ -10,7 +10,7 @@ import torch
 from tolerances import assert_near
 from torch import nn
 
-from ramlib import interface
+from ramlib import tasks
 from ramlib.attention import Window
 from ramlib.data import house_numbers
 from ramlib.data.house_numbers import HouseNumbers
@@ -161,7 +161,7 @@ class TestReader:
             truth = reader.predict(images).clone()
             truth[3, 0] = (truth[3, 0] + 1) % 10
             truth[5] = torch.tensor([1, 2, 3, 4, 5, E])
-            wrong, _ = interface.wrong(reader(images).labels, truth)
+            wrong, _ = tasks.wrong(reader(images).labels, truth)
             texts = zip(reader.read(images), to_text(truth), strict=True)
             assert wrong.tolist() == [read != true for read, true in texts]
             assert wrong[3]
