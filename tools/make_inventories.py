@@ -76,8 +76,12 @@ TORCH = [
         (name, "py:class", "data.html#torch.utils.data.DataLoader")
         for name in ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader")
     ),
-    ("torch.nn.functional.grid_sample", "py:function", "generated/$.html#$"),
-    ("torch.autograd.gradcheck", "py:function", "generated/$.html#$"),
+    (
+        "torch.nn.functional.grid_sample",
+        "py:function",
+        "generated/torch.nn.functional.grid_sample.html#$",
+    ),
+    ("torch.autograd.gradcheck", "py:function", "generated/torch.autograd.gradcheck.html#$"),
 ]
 JAXTYPING = [
     (prefix + name, "py:class", "api/array/#dtype")
