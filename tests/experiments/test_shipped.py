@@ -7,10 +7,9 @@ import pytest
 import tiny
 import torch
 
-from ramlib import cli, experiments
+from ramlib import experiments
 from ramlib.data.house_numbers import HouseNumbers
-from ramlib.experiments import records, weights
-from ramlib.experiments.measure import canvases
+from ramlib.experiments import records, shipping, weights
 from ramlib.experiments.recipe import differences
 
 SHIPPED = weights.shipped()
@@ -36,7 +35,7 @@ def cache(tmp_path_factory, monkeypatch):
 def assert_reproduces(recipe, model, record):
     """The first test canvases are named wrongly as often as the record says."""
     subset = record["metrics"]["subset"]
-    wrong = cli.count_subset(recipe, model, subset["n"])["wrong"]
+    wrong = shipping.count_subset(recipe, model, subset["n"])["wrong"]
     assert abs(wrong - subset["wrong"]) <= SLACK, f"{wrong} of {subset['n']} wrong, not {subset}"
 
 
@@ -111,7 +110,7 @@ def always(answer):
 
 def record_of(answer, moved=0):
     """The record of such a model, counted from the labels alone."""
-    labels = torch.cat([batch.labels for batch in canvases(tiny.TINY.task, 300)])
+    labels = torch.cat([batch.labels for batch in tiny.TINY.task.batches("test", 300)])
     return {"metrics": {"subset": {"n": 300, "wrong": int((labels != answer).sum()) + moved}}}
 
 
