@@ -67,7 +67,7 @@ def moved(before: Measure, after: Measure) -> bool:
 
 
 def store(recipe: Recipe, model: Classifier, count: int | None = None) -> None:
-    """Store `model` in int8; in float16, if its error on validation would move by more than that.
+    """Store `model` in the coarsest precision that hardly moves its error on validation: `moved`.
 
     Args:
         recipe: what was trained.
@@ -80,9 +80,11 @@ def store(recipe: Recipe, model: Classifier, count: int | None = None) -> None:
 
     path = weights.FOLDER / f"{recipe.name}.safetensors"
     notes = {"recipe": recipe.name, "version": ramlib.__version__}
-    weights.save_weights(model, path, precision="int8", notes=notes)
-    if moved(error(model), error(weights.load(recipe.name))):
-        weights.save_weights(model, path, precision="float16", notes=notes)
+    trained = error(model)
+    for precision in weights.PRECISIONS:
+        weights.save_weights(model, path, precision=precision, notes=notes)
+        if precision == "float16" or not moved(trained, error(weights.load(recipe.name))):
+            return
 
 
 def ship(recipe: Recipe, run: Path | None, count: int | None = None) -> list[Path]:

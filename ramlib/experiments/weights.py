@@ -1,8 +1,8 @@
 """Weights that ship: `load` by recipe name, and how they are written and read without pickle.
 
 What ships is stored in eight bits: a large matrix as whole numbers from -127 to 127, and a scale
-for each of its rows, that is, for each output. Loaded, a weight is within half a scale of what was
-trained.
+for each of its rows, that is, for each output; or, where that is too coarse, for each block of 64
+numbers in a row. Loaded, a weight is within half a scale of what was trained.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from ramlib import experiments
 from ramlib._checks import require
@@ -23,7 +24,8 @@ from ramlib.interface import Classifier
 from ramlib.models.reader import JoinedReader
 
 FOLDER = Path(__file__).parent.parent / "weights"
-PRECISIONS = ("int8", "float16")
+PRECISIONS = ("int8", "int8-blocks", "float16")  # from coarse to fine
+_BLOCK = 64
 # Smaller tensors stay in float16. They take little room, and among them are the rows that say where
 # to look, and the kernels of most convolutions. In eight bits, those changed as many answers as all
 # other weights together.
@@ -45,13 +47,16 @@ def _stored(name: str, value: Tensor, precision: str | None) -> dict[str, Tensor
     if precision is None or not value.is_floating_point():
         return {name: value}
     stored = {name: value.half()}
-    if precision == "int8" and value.ndim >= 2 and value.numel() >= _SMALL:
+    if precision != "float16" and value.ndim >= 2 and value.numel() >= _SMALL:
         rows = value.flatten(1).float()
+        width = _BLOCK if precision == "int8-blocks" else rows.shape[1]
+        blocks = F.pad(rows, (0, -rows.shape[1] % width)).unflatten(1, (-1, width))
         # The least scale is the smallest that float16 holds in full; so a row of zeros has one too.
         least = torch.finfo(torch.float16).tiny
-        scale = (rows.abs().amax(1) / 127).clamp(min=least).half()
-        whole = (rows / scale.float()[:, None]).round().nan_to_num().to(torch.int8)
-        stored = {name: whole.view(value.shape), name + _SCALE: scale}
+        scale = (blocks.abs().amax(2) / 127).clamp(min=least).half()
+        whole = (blocks / scale.float()[..., None]).round().nan_to_num().to(torch.int8)
+        whole = whole.flatten(1)[:, : rows.shape[1]].reshape(value.shape)
+        stored = {name: whole, name + _SCALE: scale}
     require(
         all(part.isfinite().all() for part in stored.values()),
         f"save_weights: {name} cannot be stored in {precision}: it holds what is not finite, or "
@@ -64,7 +69,7 @@ def save_weights(
     model: torch.nn.Module,
     path: Path | str,
     *,
-    precision: Literal["int8", "float16"] | None = None,
+    precision: Literal["int8", "int8-blocks", "float16"] | None = None,
     notes: dict[str, str] | None = None,
 ) -> None:
     """Write a model's weights as safetensors, in its own precision or in a smaller one.
@@ -73,7 +78,8 @@ def save_weights(
         model: any module.
         path: the file; written in one move, so an interrupted call leaves the old one.
         precision: `float16`; or `int8`, in which a large tensor of two or more dimensions has a
-            scale for each of its rows, and all else is float16. Whole numbers stay as they are.
+            scale for each of its rows (`int8-blocks`: for every 64 numbers of a row), and all else
+            is float16. Whole numbers stay as they are.
         notes: strings kept in the file's header, beside the precision and a digest of all that is
             stored.
 
@@ -124,8 +130,10 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
     stored, _ = _read(path)
     state = {name: value for name, value in stored.items() if not name.endswith(_SCALE)}
     for name in state.keys() & {name.removesuffix(_SCALE) for name in stored.keys() - state.keys()}:
-        whole, scale = state[name].float(), stored[name + _SCALE].float()
-        state[name] = whole * scale.view(-1, *[1] * (whole.ndim - 1))
+        rows, scale = state[name].flatten(1).float(), stored[name + _SCALE].float()
+        width = _BLOCK if scale.shape[1] > 1 else rows.shape[1]
+        scales = scale.repeat_interleave(width, 1)[:, : rows.shape[1]]
+        state[name] = (rows * scales).view(state[name].shape)
     # A file from before the mean image moved.
     state = {("prepare." * (name == "mean_image") + name): value for name, value in state.items()}
     try:

@@ -110,6 +110,24 @@ class TestEightBits:
                 assert (row - stored).abs().max() <= step / 2 * 1.01  # the step is rounded, too
                 assert (row - stored).abs().max() >= step / 4  # in eight bits, not in more
 
+    def test_in_blocks_a_weight_is_within_half_a_step_of_its_64_neighbours(self, tmp_path):
+        rows = Rows()
+        back = returned(rows, tmp_path / "w", "int8-blocks")
+        for name in ("matrix", "filters"):  # of 3,000 numbers in a row, and of 400: no whole blocks
+            values = rows.state_dict()[name].flatten(1)
+            blocks = values.split(64, 1), back[name].flatten(1).split(64, 1)
+            for value, stored in zip(*blocks, strict=True):
+                step = value.abs().amax(1, keepdim=True) / 127
+                assert ((value - stored).abs() <= step / 2 * 1.01).all()
+
+    def test_in_blocks_one_huge_value_harms_its_own_block_alone(self, tmp_path):
+        values = torch.full((8, 3000), 0.5)
+        values[1, 70] = 60_000
+        back = returned(Rows(values), tmp_path / "w", "int8-blocks")["matrix"]
+        assert (back[1, 64:70] == 0).all()
+        assert back[1, :64] == pytest.approx(values[1, :64], rel=1e-3)
+        assert back[1, 128:] == pytest.approx(values[1, 128:], rel=1e-3)
+
     def test_values_by_hand(self, tmp_path):
         values = torch.zeros(8, 3000)
         # A step of 1/8: 15.875 = 127 steps, and 0.3 = 2.4 steps, which are 2 as a whole number.
@@ -169,7 +187,7 @@ class TestEightBits:
         floats = 6 * 256 + 5000 + 1
         assert size == (8 * 3000 + 64 * 16 * 25) + 2 * (8 + 64) + 2 * floats + 8 * 5001
 
-    @pytest.mark.parametrize("precision", ["int8", "float16"])
+    @pytest.mark.parametrize("precision", ["int8", "int8-blocks", "float16"])
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e9])
     def test_what_is_not_finite_is_refused_and_the_old_file_stays(self, value, precision, tmp_path):
         path = tmp_path / "w"
@@ -196,7 +214,9 @@ class TestEightBits:
 
     @pytest.mark.usefixtures("as_installed")
     def test_refuses_a_precision_that_it_does_not_know(self, tmp_path):
-        with pytest.raises(ValueError, match="must be one of int8, float16 or None, got 'int4'"):
+        with pytest.raises(
+            ValueError, match="must be one of int8, int8-blocks, float16 or None, got 'int4'"
+        ):
             save_weights(Rows(), tmp_path / "w", precision="int4")
 
 
