@@ -134,8 +134,6 @@ def load_weights(model: torch.nn.Module, path: Path | str) -> None:
         width = _BLOCK if scale.shape[1] > 1 else rows.shape[1]
         scales = scale.repeat_interleave(width, 1)[:, : rows.shape[1]]
         state[name] = (rows * scales).view(state[name].shape)
-    # A file from before the mean image moved.
-    state = {("prepare." * (name == "mean_image") + name): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
