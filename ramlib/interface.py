@@ -78,6 +78,15 @@ class Classifier(nn.Module, ABC):
         """The loss of a batch, which a training step lowers."""
         return self.loss(self(images), labels)
 
+    def learn(self, batch: Any, update: int) -> Float[Tensor, ""]:
+        """The loss of one training step; a model that needs more than `objective` says so here.
+
+        Args:
+            batch: from the task's `sample`, with all that the task hands out.
+            update: steps made before this one, for what changes on the way.
+        """
+        return self.objective(batch.images, batch.labels)
+
     def adapt(self, task: Any) -> None:
         """Take from a task's training images what is not learnt by gradient; here, nothing."""
 

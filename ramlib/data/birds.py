@@ -244,17 +244,20 @@ class Birds(Task):
         folder: where the images lie, in the official layout: this folder, or one in it that is
             called `CUB_200_2011` or like `data`. When left out, the environment's `RAMLIB_DATA`.
             The sample needs none.
+        classes: how many the folder names: 200 in the official archive.
 
     Raises:
-        ValueError: if `data` is unknown.
+        ValueError: if `data` is unknown or `classes` is below 2.
 
     Section IV-C, Semeniuta & Barth (2016).
     """
 
     data: Literal["sample", "twin", "cub"] = "sample"
     folder: str | None = None
+    classes: int = 5
 
     def __post_init__(self) -> None:
+        require(self.classes >= 2, f"Birds: classes must be at least 2, got {self.classes}")
         allowed = ("sample", "twin", "cub")
         require(
             self.data in allowed,
@@ -265,11 +268,6 @@ class Birds(Task):
     def image_shape(self) -> tuple[int, int, int]:
         """`(C, H, W)` of one square."""
         return (3, SIDE, SIDE)
-
-    @property
-    def classes(self) -> int:
-        """As many as the folder names."""
-        return len(self.photographs.listing.classes)
 
     @property
     def root(self) -> Path:
@@ -302,8 +300,18 @@ class Birds(Task):
 
     @property
     def photographs(self) -> Photographs:
-        """All of the folder's."""
-        return load(self.root)
+        """All of the folder's.
+
+        Raises:
+            ValueError: if it does not have so many classes.
+        """
+        photographs = load(self.root)
+        found = len(photographs.listing.classes)
+        require(
+            found == self.classes,
+            f"Birds: classes must be {found}, as in {self.root}, got {self.classes}",
+        )
+        return photographs
 
     def rows(self, split: Split) -> Int64[np.ndarray, " rows"]:
         """Which photographs are of `split`."""
@@ -353,7 +361,7 @@ class Birds(Task):
     @property
     def public(self) -> Birds:
         """The same task on the sample, which ships."""
-        return replace(self, data="sample", folder=None)
+        return replace(self, data="sample", folder=None, classes=5)
 
     def describe(self) -> str:
         """What the images are and how many, for a record: a twin or a subset says so."""

@@ -133,7 +133,7 @@ class TestSplits:
 
 class TestTask:
     def test_same_seed_same_batch_of_its_split_alone(self, cub):
-        task = Birds("cub", folder=str(cub))
+        task = Birds("cub", str(cub), 3)
         draws = [
             task.sample(40, split="test", generator=torch.Generator().manual_seed(seed))
             for seed in (3, 3, 4)
@@ -144,7 +144,7 @@ class TestTask:
         assert {image.numpy().tobytes() for image in draws[0].images} == allowed
 
     def test_batches_hold_every_photograph_once_in_order(self, cub):
-        task = Birds("cub", folder=str(cub))
+        task = Birds("cub", str(cub), 3)
         parts = list(task.batches("test", batch=4))
         assert [len(part.labels) for part in parts] == [4, 2]
         rows = task.rows("test")
@@ -169,9 +169,9 @@ class TestTask:
 
     def test_a_subset_and_a_twin_say_so(self, cub):
         said = "3 classes: 15 train, 3 validation, 6 test"
-        assert Birds("cub", folder=str(cub)).describe() == f"CUB-200-2011 subset, {said}"
+        assert Birds("cub", str(cub), 3).describe() == f"CUB-200-2011 subset, {said}"
         (cub / "twin.json").touch()
-        told = Birds("twin", folder=str(cub)).describe()
+        told = Birds("twin", str(cub), 3).describe()
         assert told == f"synthetic twin of CUB-200-2011, {said}"
 
     def test_the_sample_ships_and_needs_no_folder(self):
@@ -183,14 +183,14 @@ class TestTask:
         assert files < 500_000
 
     def test_folder_is_named_by_the_argument_or_by_the_environment(self, cub, monkeypatch):
-        assert Birds("cub", folder=str(cub)).root == cub
+        assert Birds("cub", str(cub), 3).root == cub
         monkeypatch.setenv("RAMLIB_DATA", str(cub.parent))
         assert Birds("cub").root == cub
 
     def test_a_twin_is_never_taken_for_photographs(self, cub):
         (cub / "twin.json").touch()
         with pytest.raises(FileNotFoundError, match=r"images\.txt of photographs; unpack CUB"):
-            _ = Birds("cub", folder=str(cub)).root
+            _ = Birds("cub", str(cub), 3).root
 
 
 class TestBoxes:
@@ -288,12 +288,16 @@ class TestBadInput:
     def test_an_unknown_choice(self, cub):
         with pytest.raises(ValueError, match="data must be one of sample, twin, cub, got 'x'"):
             Birds("x")
+        with pytest.raises(ValueError, match="classes must be at least 2, got 1"):
+            Birds(classes=1)
+        with pytest.raises(ValueError, match=r"classes must be 3, as in .*CUB_200_2011, got 200"):
+            Birds("cub", str(cub), 200).rows("test")
         with pytest.raises(ValueError, match="split must be one of train, validation, test"):
-            Birds("cub", folder=str(cub)).rows("extra")
+            Birds("cub", str(cub), 3).rows("extra")
 
     def test_a_batch_of_nothing(self, cub):
         with pytest.raises(ValueError, match="count must be at least 1, got 0"):
-            Birds("cub", folder=str(cub)).sample(0, generator=torch.Generator())
+            Birds("cub", str(cub), 3).sample(0, generator=torch.Generator())
 
     def test_a_crop_larger_than_its_photograph(self):
         with pytest.raises(ValueError, match=r"side must be in \[1, 32\], got 33"):

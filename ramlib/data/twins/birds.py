@@ -8,7 +8,6 @@ background say nothing of it, so that whoever names species has to look closely.
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import math
@@ -19,11 +18,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFilter
-from tqdm import tqdm
 
 from ramlib._checks import require
-from ramlib.data.birds import TWIN_MARK
+from ramlib._extras import bar, needs, quietly
+from ramlib._files import as_path, room, usual_rights
+from ramlib.data.birds import LISTS, TWIN_MARK
+
+with needs("train"):
+    from PIL import Image, ImageDraw, ImageFilter
 
 LONGEST_SIDE = 256  # pixels
 _FINE = 2  # drawn so many times larger, then averaged down: smooth edges
@@ -232,17 +234,19 @@ def write_twin(
         require(value >= classes, f"write_twin: {name} must be at least {classes}, got {value}")
     require(0 <= seed < 2**31, f"write_twin: seed must be in [0, 2**31), got {seed}")
     require(1 <= quality <= 95, f"write_twin: quality must be in [1, 95], got {quality}")
-    folder = Path(folder)
+    folder = as_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"write_twin: {folder} exists; choose another folder, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is complete.
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _write_into(partial, species[:classes], (test, train), seed, quality, quiet)
-        note = {"synthetic": True, "seed": seed, "classes": classes, "train": train, "test": test}
-        (partial / TWIN_MARK).write_text(json.dumps(note) + "\n", encoding="utf-8")
-        partial.chmod(0o755)
+        with room(partial, folder), quietly(quiet):
+            _write_into(partial, species[:classes], (test, train), seed, quality)
+            note = {"synthetic": True, "seed": seed, "classes": classes}
+            note |= {"train": train, "test": test}
+            (partial / TWIN_MARK).write_text(json.dumps(note) + "\n", encoding="utf-8")
+        usual_rights(partial, 0o777)
         if folder.is_dir():
             folder.rmdir()
         partial.replace(folder)
@@ -252,39 +256,28 @@ def write_twin(
 
 
 def _write_into(
-    folder: Path,
-    species: list[Species],
-    counts: tuple[int, int],
-    seed: int,
-    quality: int,
-    quiet: bool,
+    folder: Path, species: list[Species], counts: tuple[int, int], seed: int, quality: int
 ) -> None:
     """The images and the five lists; `counts` are the test's and the training's images."""
     names = [f"{row + 1:03d}.{kind.name}" for row, kind in enumerate(species)]
-    lists: dict[str, list[str]] = {
-        "images": [], "image_class_labels": [], "bounding_boxes": [], "train_test_split": []
-    }  # fmt: skip
-    number = 0
-    bar = tqdm(total=sum(counts), desc="drawing birds", disable=quiet)
-    with bar:
-        for row, kind in enumerate(species):
-            (folder / "images" / names[row]).mkdir(parents=True)
-            for training in (1, 0):
-                count = len(range(row, counts[training], len(species)))
-                for index in range(count):
-                    bird = draw_bird(kind, (seed, row, training, index))
-                    number += 1
-                    file = f"{names[row]}/{kind.name}_{number:05d}.jpg"
-                    packed = io.BytesIO()
-                    bird.image.save(packed, "JPEG", quality=quality)
-                    (folder / "images" / file).write_bytes(packed.getvalue())
-                    x1, y1, x2, y2 = bird.box
-                    lists["images"].append(f"{number} {file}")
-                    lists["image_class_labels"].append(f"{number} {row + 1}")
-                    size = f"{x1:.1f} {y1:.1f} {x2 - x1:.1f} {y2 - y1:.1f}"
-                    lists["bounding_boxes"].append(f"{number} {size}")
-                    lists["train_test_split"].append(f"{number} {training}")
-                    bar.update()
+    for name in names:
+        (folder / "images" / name).mkdir(parents=True)
+    lists: dict[str, list[str]] = {name: [] for name in LISTS if name != "classes"}
+    wanted = [
+        (row, training, index)
+        for row in range(len(species))
+        for training in (1, 0)
+        for index in range(len(range(row, counts[training], len(species))))
+    ]
+    for number, (row, training, index) in enumerate(bar(wanted, "drawing birds", len(wanted)), 1):
+        bird = draw_bird(species[row], (seed, row, training, index))
+        file = f"{names[row]}/{species[row].name}_{number:05d}.jpg"
+        bird.image.save(folder / "images" / file, quality=quality)
+        x1, y1, x2, y2 = bird.box
+        lists["images"].append(f"{number} {file}")
+        lists["image_class_labels"].append(f"{number} {row + 1}")
+        lists["bounding_boxes"].append(f"{number} {x1:.1f} {y1:.1f} {x2 - x1:.1f} {y2 - y1:.1f}")
+        lists["train_test_split"].append(f"{number} {training}")
     lists["classes"] = [f"{row + 1} {name}" for row, name in enumerate(names)]
     for name, lines in lists.items():
         (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
