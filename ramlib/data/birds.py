@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ramlib._checks import require
+from ramlib._extras import needs
 from ramlib.data import crops
 from ramlib.data.mnist import Split
 from ramlib.interface import Judgement, Rollout, Task, wrong
@@ -345,8 +346,10 @@ class Birds(Task):
             parts = self.photographs.of(rows[start : start + batch])
             yield BirdBatch(*(part.to(device) for part in parts))
 
-    def judge(self, rollout: Rollout, batch: BirdBatch) -> Judgement:
+    def judge(self, rollout: Rollout, batch: Any) -> Judgement:
         """The error on species and, of a model that looks, where its last window lies.
+
+        The batch need not hold photographs; its `labels` and `boxes` are asked for.
 
         `missed`: its centre is outside the bird's box. `apart`: it has less than half of its area
         in common with the box, by intersection over union.
@@ -433,6 +436,7 @@ def ten_crops(images: Float[Tensor, "B 3 H W"], side: int = CROP) -> Sequence[Te
 
     Krizhevsky et al. (2012).
     """
-    from torchvision.transforms.functional import ten_crop  # not needed to read photographs
+    with needs("birds"):
+        from torchvision.transforms.functional import ten_crop
 
     return ten_crop(images, [side, side])

@@ -135,6 +135,10 @@ def kept(root: Path, backbone: str = LITE0) -> Kept:
     """
     if root == SAMPLE and backbone == LITE0:
         return _shipped()
+    return _make(root, backbone)
+
+
+def _make(root: Path, backbone: str) -> Kept:
     photographs, cache = load(root), _cache(root, backbone)
     n, frozen = len(photographs.sizes), _frozen(backbone)
     shape = (n, 2, *MAPS)
@@ -160,16 +164,37 @@ def kept(root: Path, backbone: str = LITE0) -> Kept:
     return Kept(maps, pooled, evidence)
 
 
-SHIPPED = SAMPLE / "maps.npz"  # maps and evidence in eight bits
+# Of the sample, what the network sees ships in eight bits, so that nobody needs the network.
+SHIPPED = SAMPLE / "maps.npz"
 
 
 def _shipped() -> Kept:
-    """The sample's, from a file beside it, so that nobody needs the network for it."""
     with np.load(SHIPPED, allow_pickle=False) as file:
-        maps, evidence = (
-            file[name].astype(np.float32) * file[f"{name}_step"] for name in ("maps", "evidence")
+        maps, pooled, evidence = (
+            file[name].astype(np.float32) * file[f"{name}_step"]
+            for name in ("maps", "pooled", "evidence")
         )
-        return Kept(maps.astype(np.float16), file["pooled"].astype(np.float32), evidence)
+    return Kept(maps.astype(np.float16), pooled, evidence)
+
+
+def pack_sample() -> Path:
+    """See the sample through the network, and write what ships of it."""
+    seen = _make(SAMPLE, LITE0)
+    packed = {}
+    for name, array in seen._asdict().items():
+        array = np.asarray(array, np.float32)
+        # One step for each channel of maps; one for all else.
+        axes = (0, 1, 3, 4) if name == "maps" else None
+        step = np.abs(array).max(axis=axes, keepdims=axes is not None) / 127
+        packed[name] = np.round(array / step).astype(np.int8)
+        packed[f"{name}_step"] = np.asarray(step, np.float32)
+    write_atomically(SHIPPED, lambda file: _save(file, packed))
+    return SHIPPED
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -1,0 +1,252 @@
+"""Birds: what is kept of a network's features, how boxes are found, chosen and judged."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cub_files import write_cub
+from tolerances import assert_near
+from torch.nn import functional as F
+
+from ramlib.data import birds as data
+from ramlib.experiments import birds, training
+from ramlib.experiments.birds import (
+    BirdMaps,
+    around_evidence,
+    central_box,
+    fit_probe,
+    grow,
+    interval,
+    overlap,
+    photographs_needed,
+    pooled_of,
+)
+from ramlib.experiments.recipe import Recipe
+from ramlib.models import features
+from ramlib.models.localizer import LocalizerConfig
+
+MAPS = (4, 16, 16)
+
+
+class Network(torch.nn.Module):
+    """A small frozen network that `FrozenMaps` can look into."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stage = torch.nn.Conv2d(3, 4, 16, 16)
+        self.end = torch.nn.Conv2d(4, 6, 2, 2)
+        self.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        self.feature_info = [{"module": "stage"}]
+        self.calls = 0
+
+    def forward_features(self, images):
+        self.calls += 1
+        return self.end(self.stage(images).relu())
+
+
+@pytest.fixture(autouse=True)
+def network(tmp_path, monkeypatch):
+    """A cache and a network of the test's own."""
+    own = Network().requires_grad_(False)
+    monkeypatch.setenv("RAMLIB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAMLIB_DATA", raising=False)
+    monkeypatch.setattr(birds, "MAPS", MAPS)
+    monkeypatch.setattr(features, "pretrained", lambda name, dtype: own.to(dtype))
+    data.load.cache_clear()
+    birds.kept.cache_clear()
+    return own
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Three classes of six training and two test photographs, seen through that network."""
+    return BirdMaps("cub", str(write_cub(tmp_path / "cub")), 3, backbone="own")
+
+
+class TestProbe:
+    def test_has_no_slope_left(self):
+        x, y = torch.randn(60, 5), torch.arange(60) % 3
+        probe = fit_probe(x, y, 3, l2=0.05)
+        weight = probe.weight.clone().requires_grad_()
+        scores = (x - probe.mean) / probe.scale @ weight + probe.bias
+        loss = F.cross_entropy(scores, y) + 0.025 * weight.square().sum()
+        (slope,) = torch.autograd.grad(loss, weight)
+        assert slope.abs().max() < 1e-3
+
+    def test_learns_what_a_line_can_tell(self):
+        x = torch.randn(90, 4)
+        y = x[:, :3].argmax(1)
+        assert (fit_probe(x, y, 3, l2=1e-3).scores(x).argmax(1) == y).float().mean() > 0.95
+
+
+class TestKept:
+    def test_are_the_networks_maps_of_each_photograph_and_its_mirror_image(self, task, network):
+        maps = task.kept.maps
+        images = task.photographs.of(np.array([5])).images
+        for place, one in enumerate((images, images.flip(3))):
+            with torch.no_grad():
+                direct = network.float().stage((one - 0.5) / 0.5)
+            assert_near(torch.from_numpy(maps[5, place]).float(), direct[0], atol=0.02, rtol=0.02)
+
+    def test_are_made_once(self, task, network):
+        first = task.kept
+        calls = network.calls
+        birds.kept.cache_clear()
+        again = task.kept
+        assert network.calls == calls
+        np.testing.assert_array_equal(again.maps, first.maps)
+        np.testing.assert_array_equal(again.evidence, first.evidence)
+
+    def test_an_interruption_leaves_nothing_half_made(self, task, network, monkeypatch, tmp_path):
+        see = birds._see
+
+        def stop(*args, **options):
+            if network.calls >= 1:
+                raise KeyboardInterrupt
+            return see(*args, **options)
+
+        monkeypatch.setattr(birds, "_see", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _ = task.kept
+        assert list((tmp_path / "cache" / "bird-maps").rglob("*.npy*")) == []
+        monkeypatch.setattr(birds, "_see", see)
+        assert len(task.kept.maps) == 24
+
+    def test_evidence_is_zero_or_more_and_somewhere(self, task):
+        evidence = task.kept.evidence
+        assert evidence.shape == (24, 2, 16, 16)
+        assert (evidence >= 0).all()
+        assert (evidence.sum((2, 3)) > 0).all()
+
+    def test_cuts_of_the_whole_are_the_whole(self, task):
+        whole = np.tile([0.0, 0, 256, 256], (24, 1))
+        pooled = torch.from_numpy(task.kept.pooled)
+        assert_near(pooled_of(task, whole), pooled, atol=0.05, rtol=0.05)
+
+    def test_cuts_are_kept_up_to_a_number(self, task, network, monkeypatch, tmp_path):
+        monkeypatch.setattr(birds, "KEPT_CUTS", 2)
+        boxes = [np.tile([0.0, 0, 100 + k, 256], (24, 1)) for k in range(4)]
+        for one in boxes:
+            pooled_of(task, one)
+        assert len(list((tmp_path / "cache").rglob("cuts/*.npy"))) == 2
+        calls = network.calls
+        pooled_of(task, boxes[-1])
+        assert network.calls == calls
+
+
+class TestBirdMaps:
+    def test_batches_hold_maps_boxes_and_evidence(self, task):
+        batch = next(task.batches("test"))
+        assert batch.images.shape == (6, *MAPS)
+        assert_near(batch.evidence.sum((1, 2)), torch.ones(6))
+        rows = task.rows("test")
+        assert_near(batch.boxes, task.photographs.boxes[rows].astype(np.float32))
+
+    def test_half_of_what_is_trained_on_is_mirrored_with_its_box(self, task):
+        batch = task.sample(60, generator=torch.Generator().manual_seed(0))
+        own = torch.from_numpy(task.photographs.boxes).float()
+        straight = (batch.boxes[:, None] - own).abs().sum(2).amin(1) < 1e-3
+        assert 15 < straight.sum() < 45
+        mirrored = torch.stack([256 - own[:, 2], own[:, 1], 256 - own[:, 0], own[:, 3]], 1)
+        turned = batch.boxes[~straight]
+        assert ((turned[:, None] - mirrored).abs().sum(2).amin(1) < 1e-3).all()
+
+    def test_validation_is_never_mirrored(self, task):
+        batch = task.sample(30, split="validation", generator=torch.Generator().manual_seed(0))
+        own = torch.from_numpy(task.photographs.boxes).float()
+        assert ((batch.boxes[:, None] - own).abs().sum(2).amin(1) < 1e-3).all()
+
+    def test_a_localiser_trains_on_it(self, task, tmp_path, monkeypatch):
+        monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
+        monkeypatch.setattr(training, "VALIDATION_BATCH", 4)
+        model = LocalizerConfig("own", MAPS, size=4, hidden=8, width=4, evidence=20.0, area=11.0)
+        recipe = Recipe(
+            "tiny", "Tiny", task, model, updates=40, batch=8, rate=2e-3, policy_share=5.0,
+            warmup=5, clip=5.0, precision="32-true",
+        )  # fmt: skip
+        own = birds.trained(recipe, tmp_path / "runs")
+        assert_near(own.prepare.scale.flatten(), torch.from_numpy(
+            np.asarray(task.kept.maps, np.float32)[task.rows("train"), 0]).std((0, 2, 3)),
+            atol=0.02, rtol=0.02)  # fmt: skip
+        fresh = recipe.build()
+        assert not torch.equal(own.f_ext.linear.weight, fresh.f_ext.linear.weight)
+        assert (tmp_path / "runs" / "tiny-0" / "weights.safetensors").is_file()
+
+
+class TestBoxes:
+    def test_around_evidence_is_the_box_of_its_strongest_piece(self):
+        evidence = torch.zeros(1, 16, 16)
+        evidence[0, 4:8, 6:12] = 1.0
+        evidence[0, 13, 1] = 0.8
+        (box,) = around_evidence(evidence, 0.5)
+        assert_near(box, torch.tensor([96.0, 64, 192, 128]), atol=9, rtol=0)
+
+    def test_central_box_is_the_best_of_the_grid(self):
+        boxes = torch.tensor([[64.0, 51.2, 192, 204.8]]).expand(5, 4)  # .5 x .6 about (.5, .5)
+        found, mean = central_box(boxes)
+        assert_near(found, boxes[0], atol=0.1, rtol=0)
+        assert mean == pytest.approx(1, abs=1e-3)
+
+    def test_grow_keeps_the_centre(self):
+        grown = grow(torch.tensor([[10.0, 20, 30, 60]]), 1.2)
+        assert_near(grown, torch.tensor([[8.0, 16, 32, 64]]))
+
+    def test_overlap_knows_how_much_is_covered(self):
+        truth = torch.tensor([[0.0, 0, 100, 100]])
+        found = overlap(torch.tensor([[[0.0, 0, 100, 50]], [[0, 0, 200, 100]]]), truth)
+        assert found["iou"]["value"] == pytest.approx(0.5, abs=1e-3)
+        assert found["covered"]["value"] == pytest.approx((0.5 + 1) / 2, abs=1e-3)
+        assert found["centre_inside"]["seeds"] == 2
+
+
+class TestInterval:
+    def test_of_one_seed_is_that_of_a_mean(self):
+        rows = (torch.rand(1, 400) < 0.3).float()
+        found = interval(rows)
+        half = 1.96 * rows.std() / 20
+        assert found["low"] == pytest.approx(float(rows.mean() - half), abs=0.01)
+        assert found["high"] == pytest.approx(float(rows.mean() + half), abs=0.01)
+
+    def test_seeds_that_differ_widen_it(self):
+        alike = (torch.rand(1, 300) < 0.5).float().expand(5, 300)
+        apart = alike * torch.linspace(0.5, 1.5, 5)[:, None]
+        widths = [found["high"] - found["low"] for found in map(interval, (alike, apart))]
+        assert widths[1] > 1.5 * widths[0]
+
+    def test_is_the_same_every_time(self):
+        rows = torch.rand(3, 50)
+        assert interval(rows) == interval(rows)
+
+    def test_photographs_needed_grows_with_the_scatter(self):
+        gains = torch.tensor([[1.0, -1, 0, 0] * 25])
+        n = photographs_needed(gains)
+        assert n == pytest.approx((1.96 * gains.std().item() / 0.012) ** 2, abs=1)
+
+
+def test_recipes_differ_between_ours_and_the_papers_only_as_they_say():
+    ours, papers = birds.RECIPES["birds-localizer"], birds.RECIPES["birds-localizer-paper"]
+    assert papers.model.evidence == papers.model.area == 0
+    assert papers.model.resets == 10
+    same = {"evidence", "area", "reset_every", "resets"}
+    for name, value in vars(papers.model).items():
+        assert name in same or value == getattr(ours.model, name)
+
+
+def test_what_ships_of_the_sample_is_what_the_network_sees():
+    """As sharp as eight bits; the network itself is not asked here."""
+    birds.kept.cache_clear()
+    seen = birds.kept(data.SAMPLE)
+    n = len(data.load(data.SAMPLE, quiet=True).sizes)
+    assert seen.maps.shape == (n, 2, 112, 16, 16)
+    assert seen.pooled.shape == (n, 2, 1280)
+    assert seen.evidence.shape == (n, 2, 16, 16)
+    # A photograph's maps and its mirror image's are nearly mirrored.
+    straight, mirrored = np.float32(seen.maps[:, 0]), np.float32(seen.maps[:, 1][..., ::-1])
+    assert np.corrcoef(straight.ravel(), mirrored.ravel())[0, 1] > 0.7
+    assert birds.SHIPPED.stat().st_size < 3_000_000
+
+
+def test_a_task_of_the_sample_is_the_public_one():
+    assert replace(birds.CUB, threshold=0.25).public == BirdMaps()
