@@ -415,13 +415,13 @@ def grow(boxes: Float[Tensor, "n 4"], factor: float) -> Float[Tensor, "n 4"]:
 def interval(
     rows: Float[Tensor, "seeds photographs"], draws: int = 4_000
 ) -> dict[str, float | int]:
-    """A mean with its 95 % interval over photographs and seeds: both are drawn again.
+    """A mean in percent, with its 95 % interval over photographs and seeds: both are drawn again.
 
     Args:
         rows: a value for each photograph under each seed.
         draws: of the bootstrap.
 
-    Section 12.2.3, Davison & Hinkley (1997).
+    Efron & Tibshirani (1993).
     """
     seeds, n = rows.shape
     generator = torch.Generator().manual_seed(0)
@@ -429,41 +429,35 @@ def interval(
     for _ in range(draws):
         of_seed = torch.randint(seeds, (seeds,), generator=generator)
         of_photograph = torch.randint(n, (n,), generator=generator)
-        means.append(rows.mean(0)[of_photograph].mean() if seeds == 1
-                     else rows[of_seed].mean(0)[of_photograph].mean())  # fmt: skip
+        means.append(rows[of_seed].mean(0)[of_photograph].mean())
     low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975])).tolist()
     kept = {"value": float(rows.mean()), "low": low, "high": high}
-    return {**{k: round(v, 4) for k, v in kept.items()}, "n": n, "seeds": seeds}
+    return {**{k: round(100 * v, 2) for k, v in kept.items()}, "n": n, "seeds": seeds}
 
 
 class Cut(NamedTuple):
     """A way of cutting all photographs of a task: a box each, for each seed."""
 
+    name: str
     row: str
     boxes: Float[Tensor, "seeds n 4"]
 
 
-def cuts(task: BirdMaps, localizers: dict[str, list[Localizer]]) -> tuple[list[Cut], Tensor]:
-    """The rows of Table IV but the first, and where the localisers' looks were, by look."""
-    photographs = task.photographs
+def controls(task: BirdMaps) -> list[Cut]:
+    """What localisers are held against: boxes that people drew, and boxes that nobody learnt."""
+    photographs, train = task.photographs, task.rows("train")
     truth = torch.from_numpy(photographs.boxes).float()
-    n, train = len(truth), task.rows("train")
-    central, _ = central_box(truth[train])
-    generator = torch.Generator().manual_seed(0)
+    n, (central, _) = len(truth), central_box(truth[train])
     side = (central[2:] - central[:2]).expand(n, 2)
-    corner = torch.rand(n, 2, generator=generator) * (SIDE - side)
-    found = [
-        Cut("ground truth", truth[None]),
-        Cut("ground truth, 1.2 times as large", grow(truth, 1.2)[None]),
-        Cut("best central box", central.expand(1, n, 4)),
-        Cut("random box of that size", torch.cat([corner, corner + side], 1)[None]),
-    ]
+    corner = torch.rand(n, 2, generator=torch.Generator().manual_seed(0)) * (SIDE - side)
     cam = around_evidence(torch.from_numpy(task.kept.evidence[:, 0]).float(), task.threshold)
-    found.append(Cut("LayerCAM", cam[None]))
-    for row, models in localizers.items():
-        windows = torch.stack([windows_of(model, task) for model in models])
-        found.append(Cut(row, windows[:, :, -1].clamp(0, SIDE)))
-    return found, truth
+    return [
+        Cut("truth", "ground truth", truth[None]),
+        Cut("truth-larger", "ground truth, 1.2 times as large", grow(truth, 1.2)[None]),
+        Cut("central", "best central box", central.expand(1, n, 4)),
+        Cut("random", "random box of that size", torch.cat([corner, corner + side], 1)[None]),
+        Cut("layercam", "LayerCAM", cam[None]),
+    ]
 
 
 @torch.inference_mode()
@@ -498,35 +492,44 @@ def probabilities(
     return probe.scores(unknown.flatten(0, 1)).softmax(1).unflatten(0, (-1, 2)).mean(1)
 
 
-def table_rows(task: BirdMaps, localizers: dict[str, list[Localizer]]) -> list[dict[str, Any]]:
-    """Every row of Table IV on the test photographs, with intervals over photographs and seeds."""
+def table_rows(task: BirdMaps, learnt: list[Cut]) -> list[dict[str, Any]]:
+    """Every row of Table IV on the test photographs, in percent, with intervals.
+
+    `gain` is over the whole photograph. `with_whole` averages what is said of the cut and of the
+    whole.
+
+    Args:
+        task: whose photographs.
+        learnt: the localisers' cuts.
+    """
     test = task.rows("test")
     labels = torch.from_numpy(task.photographs.listing.labels[test])
+    truth = torch.from_numpy(task.photographs.boxes[test]).float()
     whole = probabilities(task, None, "test")
 
-    def right(chances: Tensor) -> Float[Tensor, " n"]:
-        return (chances.argmax(-1) == labels).float()
+    def right(chances: list[Tensor]) -> Float[Tensor, "seeds n"]:
+        return torch.stack([(one.argmax(1) == labels).float() for one in chances])
 
-    ways, truth = cuts(task, localizers)
-    truth, base = truth[test], right(whole)
-    full = torch.tensor([0.0, 0, SIDE, SIDE]).expand_as(truth)
-    rows = [{"row": "whole", "accuracy": interval(base[None]), **overlap(full[None], truth)}]
-    for way in ways:
-        alone, both = [], []
-        for boxes in way.boxes:
-            chances = probabilities(task, boxes, "test")
-            alone.append(right(chances))
-            both.append(right(chances + whole))
-        alone, both = torch.stack(alone), torch.stack(both)
+    full = torch.tensor([0.0, 0, SIDE, SIDE]).expand(1, len(test), 4)
+    base, prefix = right([whole]), f"birds-{task.data}"
+    first = {"recipe": f"{prefix}-whole", "row": "whole", "accuracy": interval(base)}
+    rows = [{**first, **overlap(full, truth)}]
+    for cut in [*controls(task), *learnt]:
+        said = [probabilities(task, boxes, "test") for boxes in cut.boxes]
+        alone, both = right(said), right([one + whole for one in said])
+        gain, gain_both = interval(alone - base), interval(both - base)
         rows.append(
             {
-                "row": way.row,
+                "recipe": f"{prefix}-{cut.name}",
+                "row": cut.row,
                 "accuracy": interval(alone),
-                "gain": interval(alone - base),
+                "gain": gain,
+                "gain_low": gain["low"],
                 "with_whole": interval(both),
-                "gain_with_whole": interval(both - base),
-                "needed": photographs_needed(alone - base),
-                **overlap(way.boxes[:, test], truth),
+                "gain_with_whole": gain_both,
+                "gain_with_whole_low": gain_both["low"],
+                "photographs_needed": photographs_needed(alone - base),
+                **overlap(cut.boxes[:, test], truth),
             }
         )
     return rows
@@ -616,31 +619,37 @@ def run(data: str, runs: Path, seeds: int = SEEDS) -> Path:
         seeds: of each localiser.
     """
     part = "" if data == "cub" else f"-{data}"
-    recipes = {
-        "RAM, class evidence": RECIPES[f"birds{part}-localizer"],
-        "RAM, cross-entropy alone": RECIPES[f"birds{part}-localizer-paper"],
-    }
-    task = recipes["RAM, class evidence"].task
-    localizers = {
-        row: [trained(replace(recipe, seed=seed), runs) for seed in range(seeds)]
-        for row, recipe in recipes.items()
-    }
+    ways = (("ram", "RAM, class evidence", ""), ("ram-paper", "RAM, cross-entropy alone", "-paper"))
+    recipes = {name: RECIPES[f"birds{part}-localizer{way}"] for name, _, way in ways}
+    task = recipes["ram"].task
     test = task.rows("test")
     truth = torch.from_numpy(task.photographs.boxes[test]).float()
-    by_look = {}
-    for row, models in localizers.items():
-        windows = torch.stack([windows_of(model, task)[test] for model in models])
-        by_look[row] = [overlap(windows[:, :, t], truth)["iou"] for t in range(windows.shape[2])]
+    learnt, by_look = [], {}
+    for name, row, _ in ways:
+        models = [trained(replace(recipes[name], seed=seed), runs) for seed in range(seeds)]
+        windows = torch.stack([windows_of(model, task) for model in models])
+        learnt.append(Cut(name, row, windows[:, :, -1].clamp(0, SIDE)))
+        looks = windows[:, test].unbind(2)
+        by_look[name] = [overlap(look, truth)["iou"] for look in looks]
     return write(
         f"table-{data}",
         {
             "data": task.describe(),
-            "rows": table_rows(task, localizers),
+            "rows": table_rows(task, learnt),
             "iou_by_look": by_look,
-            "recipes": {row: recipe.settings() for row, recipe in recipes.items()},
-            "probe": {"l2": L2, "photographs": "train and their mirror images"},
+            "recipes": {name: recipe.settings() for name, recipe in recipes.items()},
+            "probe": {"l2": L2, "trained_on": "training cuts and their mirror images"},
         },
     )
+
+
+def read(name: str) -> dict[str, Any]:
+    """What was measured of `table-cub`, `table-twin` or `choice`.
+
+    Raises:
+        FileNotFoundError: if it was not.
+    """
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def write(name: str, found: dict[str, Any]) -> Path:
