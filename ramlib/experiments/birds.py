@@ -8,6 +8,7 @@ square, the same network sees it, and a linear probe, trained on the training cu
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import itertools
 import json
@@ -40,8 +41,16 @@ from ramlib.data.birds import (
 from ramlib.data.mnist import Split
 from ramlib.experiments import records
 from ramlib.experiments.recipe import Group, Recipe, Table, by_name
+from ramlib.glimpse import read_glimpse
 from ramlib.models.features import LITE0, FrozenMaps, Seen, layer_cam
-from ramlib.models.localizer import Localizer, LocalizerConfig, MapBatch, sharpen, smooth
+from ramlib.models.localizer import (
+    Localizer,
+    LocalizerConfig,
+    MapBatch,
+    sharpen,
+    smooth,
+    soft_inside,
+)
 
 MAPS = (112, 16, 16)
 L2 = 0.1
@@ -135,7 +144,8 @@ def kept(root: Path, backbone: str = LITE0) -> Kept:
     """
     if root == SAMPLE and backbone == LITE0:
         return _shipped()
-    return _make(root, backbone)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller does
+        return _make(root, backbone)
 
 
 def _make(root: Path, backbone: str) -> Kept:
@@ -325,7 +335,8 @@ class BirdMaps(Birds):
 # ---- recipes ----
 
 CUB, TWIN = BirdMaps("cub", classes=50), BirdMaps("twin", classes=12)
-# An epoch of the subset is 39 updates.
+# An epoch of the subset's training photographs is 39 updates.
+SUBSET_TRAINS = 1_250
 WITH_EVIDENCE = LocalizerConfig(reset_every=390, resets=1, evidence=20.0, area=11.0)
 # The paper resets every 10 epochs; with every 2, ten resets and the rest take a minute.
 AS_IN_THE_PAPER = LocalizerConfig(reset_every=78, resets=10)
@@ -562,6 +573,42 @@ def overlap(boxes: Float[Tensor, "seeds n 4"], truth: Float[Tensor, "n 4"]) -> d
     }
 
 
+# ---- what pulls a window onto a bird ----
+
+
+@torch.no_grad()
+def pull(task: BirdMaps, model: Localizer, split: Split = "validation") -> list[dict[str, float]]:
+    """Both parts of the loss while the last window slides along x, past the birds.
+
+    Args:
+        task: whose photographs.
+        model: whose window, classifier and glimpse network.
+        split: the photographs.
+
+    Returns:
+        For each distance of the window's centre from the bird's, in shares of the photograph: the
+        mean cross-entropy, and the mean evidence outside.
+    """
+    batches = [(batch, model.looks(batch.images, noisy=False)) for batch in task.batches(split)]
+    rows = []
+    for distance in torch.linspace(-0.5, 0.5, 17).tolist():
+        losses, outside = [], []
+        for batch, looks in batches:
+            middle = (batch.boxes[:, 0] + batch.boxes[:, 2]) / 2 + distance * SIDE
+            cells = middle / SIDE * MAPS[2]
+            moved = replace(looks[-1].grid, c_x=2 * (cells - 0.5) / (MAPS[2] - 1) - 1)
+            glimpses = read_glimpse(model.preprocess(batch.images), moved, model.config.size)
+            scores = model.f_class(model.f_glimpse(glimpses))
+            losses.append(F.cross_entropy(scores, batch.labels, reduction="none"))
+            box = moved.boxes(model.config.size, MAPS[1:])
+            outside.append(((1 - soft_inside(box, MAPS[1:])) * batch.evidence).sum((1, 2)))
+        means = (float(torch.cat(part).mean()) for part in (losses, outside))
+        rows.append(
+            dict(zip(("distance", "cross_entropy", "outside"), (distance, *means), strict=True))
+        )
+    return rows
+
+
 # ---- running all of it ----
 
 FOLDER = records.FOLDER / "birds"
@@ -610,25 +657,45 @@ def choose(task: BirdMaps, recipe: Recipe, runs: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run(data: str, runs: Path, seeds: int = SEEDS) -> Path:
+def for_folder(recipe: Recipe, classes: int | None) -> Recipe:
+    """The recipe for a folder of so many classes: as many epochs as on the folder it was made for.
+
+    Args:
+        recipe: of a localiser.
+        classes: that the folder names; None for those of the recipe's.
+    """
+    if classes is None or classes == recipe.task.classes:
+        return recipe
+    task = replace(recipe.task, classes=classes)
+    longer = len(task.rows("train")) / SUBSET_TRAINS
+    every = recipe.model.reset_every
+    model = replace(recipe.model, reset_every=every and round(every * longer))
+    return replace(recipe, task=task, model=model, updates=round(recipe.updates * longer))
+
+
+def run(data: str, runs: Path, seeds: int = SEEDS, classes: int | None = None) -> Path:
     """Train and measure all of Table IV on `cub` or `twin`, and write it down.
 
     Args:
         data: which photographs.
         runs: folder of trainings; what is there is not trained again.
         seeds: of each localiser.
+        classes: that the folder names; None for those of the recipes.
     """
     part = "" if data == "cub" else f"-{data}"
     ways = (("ram", "RAM, class evidence", ""), ("ram-paper", "RAM, cross-entropy alone", "-paper"))
-    recipes = {name: RECIPES[f"birds{part}-localizer{way}"] for name, _, way in ways}
+    recipes = {
+        name: for_folder(RECIPES[f"birds{part}-localizer{way}"], classes) for name, _, way in ways
+    }
     task = recipes["ram"].task
     test = task.rows("test")
     truth = torch.from_numpy(task.photographs.boxes[test]).float()
-    learnt, by_look = [], {}
+    learnt, by_look, pulled = [], {}, {}
     for name, row, _ in ways:
         models = [trained(replace(recipes[name], seed=seed), runs) for seed in range(seeds)]
         windows = torch.stack([windows_of(model, task) for model in models])
         learnt.append(Cut(name, row, windows[:, :, -1].clamp(0, SIDE)))
+        pulled[name] = pull(task, models[0])
         looks = windows[:, test].unbind(2)
         by_look[name] = [overlap(look, truth)["iou"] for look in looks]
     return write(
@@ -637,6 +704,7 @@ def run(data: str, runs: Path, seeds: int = SEEDS) -> Path:
             "data": task.describe(),
             "rows": table_rows(task, learnt),
             "iou_by_look": by_look,
+            "pull": pulled,
             "recipes": {name: recipe.settings() for name, recipe in recipes.items()},
             "probe": {"l2": L2, "trained_on": "training cuts and their mirror images"},
         },
@@ -652,6 +720,16 @@ def read(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def read_rows() -> dict[str, dict[str, Any]]:
+    """Every measured row of Table IV, by its name."""
+    return {
+        row["recipe"]: row
+        for data in ("cub", "twin")
+        if (FOLDER / f"table-{data}.json").is_file()
+        for row in read(f"table-{data}")["rows"]
+    }
+
+
 def write(name: str, found: dict[str, Any]) -> Path:
     """Keep what was measured, with machine and date, as `records/birds/NAME.json`."""
     found = {**found, "machine": records.machine(), "date": records.today()}
@@ -659,3 +737,18 @@ def write(name: str, found: dict[str, Any]) -> Path:
     path = FOLDER / f"{name}.json"
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
     return path
+
+
+def main() -> None:
+    """`python -m ramlib.experiments.birds cub`: Table IV from photographs to its record."""
+    top = argparse.ArgumentParser(prog="python -m ramlib.experiments.birds", description=__doc__)
+    top.add_argument("data", choices=("cub", "twin"))
+    top.add_argument("--classes", type=int, help="that the folder names; else as in the book")
+    top.add_argument("--runs", type=Path, default=Path("runs"), help="folder of trainings")
+    top.add_argument("--seeds", type=int, default=SEEDS, help="of each localiser")
+    args = top.parse_args()
+    print(run(args.data, args.runs, args.seeds, args.classes))
+
+
+if __name__ == "__main__":
+    main()

@@ -197,8 +197,8 @@ class TestBoxes:
     def test_overlap_knows_how_much_is_covered(self):
         truth = torch.tensor([[0.0, 0, 100, 100]])
         found = overlap(torch.tensor([[[0.0, 0, 100, 50]], [[0, 0, 200, 100]]]), truth)
-        assert found["iou"]["value"] == pytest.approx(0.5, abs=1e-3)
-        assert found["covered"]["value"] == pytest.approx((0.5 + 1) / 2, abs=1e-3)
+        assert found["iou"]["value"] == pytest.approx(50, abs=0.1)
+        assert found["covered"]["value"] == pytest.approx(100 * (0.5 + 1) / 2, abs=0.1)
         assert found["centre_inside"]["seeds"] == 2
 
 
@@ -207,8 +207,8 @@ class TestInterval:
         rows = (torch.rand(1, 400) < 0.3).float()
         found = interval(rows)
         half = 1.96 * rows.std() / 20
-        assert found["low"] == pytest.approx(float(rows.mean() - half), abs=0.01)
-        assert found["high"] == pytest.approx(float(rows.mean() + half), abs=0.01)
+        assert found["low"] == pytest.approx(100 * float(rows.mean() - half), abs=1)
+        assert found["high"] == pytest.approx(100 * float(rows.mean() + half), abs=1)
 
     def test_seeds_that_differ_widen_it(self):
         alike = (torch.rand(1, 300) < 0.5).float().expand(5, 300)
@@ -224,6 +224,48 @@ class TestInterval:
         gains = torch.tensor([[1.0, -1, 0, 0] * 25])
         n = photographs_needed(gains)
         assert n == pytest.approx((1.96 * gains.std().item() / 0.012) ** 2, abs=1)
+
+
+class TestTableRows:
+    def test_every_way_of_cutting_is_judged_alike(self, task):
+        test = task.rows("test")
+        truth = torch.from_numpy(task.photographs.boxes).float()
+        whole = torch.tensor([0.0, 0, 256, 256]).expand_as(truth)
+        learnt = [birds.Cut("ram", "RAM", torch.stack([whole, truth]))]
+        rows = {row["recipe"]: row for row in birds.table_rows(task, learnt)}
+        assert list(rows)[0] == "birds-cub-whole"
+        assert {"birds-cub-truth", "birds-cub-central", "birds-cub-layercam"} < set(rows)
+        ram = rows["birds-cub-ram"]
+        assert (ram["accuracy"]["n"], ram["accuracy"]["seeds"]) == (len(test), 2)
+        assert rows["birds-cub-truth"]["iou"]["value"] == 100
+        # One of its seeds is the whole, the other the truth.
+        middle = [rows[f"birds-cub-{name}"]["iou"]["value"] for name in ("whole", "truth")]
+        assert ram["iou"]["value"] == pytest.approx(sum(middle) / 2, abs=0.02)
+        truth, whole = (rows[f"birds-cub-{name}"] for name in ("truth", "whole"))
+        gain = truth["accuracy"]["value"] - whole["accuracy"]["value"]
+        assert truth["gain"]["value"] == pytest.approx(gain, abs=0.02)
+
+
+class TestPull:
+    def test_evidence_outside_is_least_where_the_window_is_on_the_evidence(self, task):
+        model = LocalizerConfig("own", MAPS, size=4, hidden=8, width=4).build((3, 256, 256), 3)
+
+        class Centred(BirdMaps):
+            """All evidence in the middle of each box."""
+
+            def batches(self, *arguments, **options):
+                for batch in BirdMaps.batches(self, *arguments, **options):
+                    x, y = ((batch.boxes[:, :2] + batch.boxes[:, 2:]) / 32).long().unbind(1)
+                    evidence = torch.zeros_like(batch.evidence)
+                    evidence[torch.arange(len(x)), y, x] = 1
+                    yield batch._replace(evidence=evidence)
+
+        rows = birds.pull(Centred("cub", task.folder, 3, backbone="own"), model.eval())
+        outside = {row["distance"]: row["outside"] for row in rows}
+        assert min(outside, key=outside.get) == pytest.approx(0, abs=0.26)
+        assert outside[0.0] < 0.05
+        assert outside[0.5] > 0.3
+        assert len(rows) == 17
 
 
 def test_recipes_differ_between_ours_and_the_papers_only_as_they_say():
