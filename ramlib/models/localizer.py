@@ -222,7 +222,10 @@ class Localizer(RecurrentAttentionModel):
         return loss
 
     def locate(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 4"]:
-        """The box around each photograph's object: the last window, cut at the border.
+        """The box around each photograph's object, cut at the border.
+
+        It is the mean of the last windows on the photograph and on its mirror image, so that what
+        the frozen network sees a little too far to one side evens out.
 
         Args:
             images: RGB in [0, 1], of the size that the model was built for.
@@ -240,10 +243,26 @@ class Localizer(RecurrentAttentionModel):
         try:
             self.eval()
             with torch.no_grad():
-                windows = self(images.to(own.device, own.dtype)).windows[:, -1]
+                images = images.to(own.device, own.dtype)
+                straight, mirrored = (self(one).windows for one in (images, images.flip(3)))
         finally:
             self.train(training)
-        return torch.stack([windows[:, i].clamp(0, images.shape[3 - i % 2]) for i in range(4)], 1)
+        return self.join(straight, mirrored)[:, -1]
+
+    def join(
+        self, straight: Float[Tensor, "B T 4"], mirrored: Float[Tensor, "B T 4"]
+    ) -> Float[Tensor, "B T 4"]:
+        """The mean of windows on photographs and on their mirror images, cut at the border.
+
+        Args:
+            straight: in pixels of the photographs.
+            mirrored: of each, in pixels of its mirror image.
+        """
+        height, width = self.image_shape[1:]
+        x1, y1, x2, y2 = mirrored.unbind(-1)
+        back = torch.stack([width - x2, y1, width - x1, y2], -1)
+        limit = straight.new_tensor([width, height, width, height])
+        return torch.minimum((straight + back) / 2, limit).clamp(min=0)
 
 
 def soft_inside(boxes: Float[Tensor, "B 4"], shape: tuple[int, int]) -> Float[Tensor, "B H W"]:

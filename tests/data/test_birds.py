@@ -180,7 +180,7 @@ class TestTask:
         assert task.describe().startswith("synthetic twin of CUB-200-2011 (the sample), 5 classes")
         assert Birds("cub", folder="x").public == task
         files = sum(path.stat().st_size for path in SAMPLE.rglob("*") if path.is_file())
-        assert files < 500_000
+        assert files < 3_000_000
 
     def test_folder_is_named_by_the_argument_or_by_the_environment(self, cub, monkeypatch):
         assert Birds("cub", str(cub), 3).root == cub

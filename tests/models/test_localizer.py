@@ -152,6 +152,18 @@ class TestLocate:
         assert boxes.max() <= 256
         assert (boxes[:, :2] < boxes[:, 2:]).all()
 
+    def test_mirrored_photographs_have_mirrored_boxes(self, own):
+        photographs = torch.rand(3, 3, 256, 256)
+        boxes, mirrored = own.locate(photographs), own.locate(photographs.flip(3))
+        x1, y1, x2, y2 = mirrored.unbind(1)
+        back = torch.stack([256 - x2, y1, 256 - x1, y2], 1)
+        assert_near(back, boxes, atol=1e-2, rtol=0)
+
+    def test_joins_windows_by_their_mean_in_the_frame_of_the_photograph(self, own):
+        straight = torch.tensor([[[10.0, 20, 110, 220]]])
+        mirrored = torch.tensor([[[136.0, 30, 256, 270]]])  # from 0 to 120 in the photograph
+        assert_near(own.join(straight, mirrored), [[[5, 25, 115, 245]]])
+
     def test_has_no_noise_and_leaves_the_mode_as_it_was(self, own):
         photographs = torch.rand(2, 3, 256, 256)
         own.train()
