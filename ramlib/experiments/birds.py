@@ -7,7 +7,7 @@ cache, and a localiser trains on those. What its boxes are worth is measured in 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -333,4 +333,25 @@ RECIPES = by_name(
     )
 )
 TABLES: dict[str, Table] = {}
-GROUPS: dict[str, Group] = {}
+
+
+def _resets(seed: int) -> Iterator[Recipe]:
+    """The paper's localiser, without its resets, and with a classifier that reads the memory."""
+    base = RECIPES["birds-localizer-paper"]
+    for name, row, changes in (
+        ("with", "resets, reads the glimpse", {}),
+        ("without", "no resets, reads the glimpse", {"reset_every": None}),
+        ("memory", "resets, reads the memory", {"reads": "memory"}),
+    ):
+        model = replace(base.model, **changes)
+        yield replace(base, name=f"birds-resets-{name}-{seed}", row=row, model=model, seed=seed)
+
+
+GROUPS = {
+    "birds-resets": Group(
+        "Do resets of the last layer, and a classifier of glimpses, help against overfitting?",
+        tuple(recipe for seed in range(3) for recipe in _resets(seed)),
+        images=250,
+        every=390,
+    )
+}
