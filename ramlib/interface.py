@@ -79,12 +79,7 @@ class Classifier(nn.Module, ABC):
         return self.loss(self(images), labels)
 
     def learn(self, batch: Any, update: int) -> Float[Tensor, ""]:
-        """The loss of one training step; a model that needs more than `objective` says so here.
-
-        Args:
-            batch: from the task's `sample`, with all that the task hands out.
-            update: steps made before this one, for what changes on the way.
-        """
+        """The loss of step `update`, from 0; the batch holds all that its task hands out."""
         return self.objective(batch.images, batch.labels)
 
     def adapt(self, task: Any) -> None:

@@ -194,13 +194,8 @@ class RecurrentAttentionModel(Classifier):
     def looks(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> list[Look]:
         """The T looks of `forward`, one after another, with the state after each."""
         require_batch("RecurrentAttentionModel", images, self.image_shape)
-        return self.looks_at(self.preprocess(images), noisy=noisy)
-
-    def looks_at(
-        self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None
-    ) -> list[Look]:
-        """The T looks at images from `preprocess`."""
         noisy = self.training if noisy is None else noisy
+        images = self.preprocess(images)
         state, grid, looks = self.begin(images), None, []
         for _ in range(self.config.glimpses):
             look = self.look(images, state, grid, noisy=noisy)

@@ -26,7 +26,8 @@ from ramlib._checks import require
 from ramlib._extras import needs
 from ramlib.data import crops
 from ramlib.data.mnist import Split
-from ramlib.interface import Judgement, Rollout, Task, wrong
+from ramlib.interface import Rollout
+from ramlib.tasks import Judgement, Task, wrong
 
 SIDE, CROP = 256, 224
 LISTS = ("images", "classes", "image_class_labels", "bounding_boxes", "train_test_split")

@@ -12,14 +12,14 @@ made of labels by LayerCAM, while training only; no box is ever seen, and no lab
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramlib._checks import require, require_images
+from ramlib._checks import require, require_batch, require_images
 from ramlib.attention import Window
 from ramlib.interface import Rollout
 from ramlib.model import Look, RAMConfig, RecurrentAttentionModel
@@ -157,7 +157,7 @@ class Localizer(RecurrentAttentionModel):
             self.f_class.weight.zero_()
             self.f_class.bias.zero_()
 
-    def adapt(self, task: Task) -> None:
+    def adapt(self, task: Any) -> None:
         """Learn what the channels of training maps are like."""
         maps = [self.prepare.see(b.images).maps if b.images.shape[1] == 3 else b.images
                 for b in task.batches("train")]  # fmt: skip
@@ -168,9 +168,16 @@ class Localizer(RecurrentAttentionModel):
 
     def looks(self, images: Float[Tensor, "B C H W"], *, noisy: bool | None = None) -> list[Look]:
         """The T looks at photographs, or at maps that were made of them before."""
-        if tuple(images.shape[1:]) == self.seen_shape:
-            return self.looks_at(self.preprocess(images), noisy=noisy)
-        return super().looks(images, noisy=noisy)
+        if tuple(images.shape[1:]) != self.seen_shape:
+            require_batch("Localizer", images, self.image_shape)
+        noisy = self.training if noisy is None else noisy
+        maps = self.preprocess(images)
+        state, looks = self.begin(maps), []
+        for _ in range(self.config.glimpses):
+            last = looks[-1].grid if looks else None
+            looks.append(self.look(maps, state, last, noisy=noisy))
+            state = looks[-1].state
+        return looks
 
     def rollout(self, looks: list[Look]) -> Rollout:
         """Join looks; the classifier reads what the configuration says."""
@@ -182,7 +189,7 @@ class Localizer(RecurrentAttentionModel):
         logits = self.f_class(F.dropout(features, self.settings.dropout, self.training))
         return Rollout(logits, rollout.windows, rollout.grids, seen, rollout.shifts)
 
-    def learn(self, batch: Batch | MapBatch, update: int) -> Float[Tensor, ""]:
+    def learn(self, batch: Any, update: int) -> Float[Tensor, ""]:
         """Cross-entropy of the last look, and the charges on its window.
 
         Args:

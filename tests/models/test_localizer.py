@@ -7,7 +7,6 @@ import torch
 from tolerances import assert_near
 from torch.nn import functional as F
 
-from ramlib.interface import Task
 from ramlib.models import features
 from ramlib.models.localizer import (
     Localizer,
@@ -17,6 +16,7 @@ from ramlib.models.localizer import (
     smooth,
     soft_inside,
 )
+from ramlib.tasks import Task
 
 SMALL = LocalizerConfig("none", maps=(6, 16, 16), size=4, hidden=16, width=4, dropout=0.0)
 SHAPE = (3, 256, 256)
@@ -113,7 +113,7 @@ class TestLearn:
 
     @pytest.mark.usefixtures("as_installed")
     def test_evidence_that_the_batch_lacks_is_asked_for(self):
-        from ramlib.interface import Batch
+        from ramlib.tasks import Batch
 
         with pytest.raises(ValueError, match="class evidence is charged, but the batch has none"):
             model(evidence=1.0).learn(Batch(torch.randn(2, 6, 16, 16), torch.tensor([0, 1])), 0)
