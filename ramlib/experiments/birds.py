@@ -300,7 +300,7 @@ class BirdMaps(Birds):
 CUB, TWIN = BirdMaps("cub", classes=50), BirdMaps("twin", classes=12)
 # An epoch of the subset's training photographs is 39 updates.
 SUBSET_TRAINS = 1_250
-WITH_EVIDENCE = LocalizerConfig(reset_every=390, resets=1, evidence=20.0, area=11.0)
+WITH_EVIDENCE = LocalizerConfig(reset_every=390, resets=1, evidence=20.0, area=15.0)
 # The paper resets every 10 epochs; with every 2, ten resets and the rest take a minute.
 AS_IN_THE_PAPER = LocalizerConfig(reset_every=78, resets=10)
 
