@@ -157,6 +157,11 @@ class Localizer(RecurrentAttentionModel):
             self.f_class.weight.zero_()
             self.f_class.bias.zero_()
 
+    @property
+    def stochastic(self) -> bool:
+        """Never: noise is for training alone, and boxes of noisy passes are not averaged."""
+        return False
+
     def adapt(self, task: Any) -> None:
         """Learn what the channels of training maps are like."""
         maps = [self.prepare.see(b.images).maps if b.images.shape[1] == 3 else b.images
