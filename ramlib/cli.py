@@ -189,16 +189,15 @@ def table(args: argparse.Namespace) -> None:
 
 def data(args: argparse.Namespace) -> None:
     """Write a synthetic twin of a data set."""
-    from ramlib.data.twins import house_numbers  # needs more than the other commands
+    from ramlib.data.twins import birds, house_numbers  # need more than the other commands
 
-    folder = house_numbers.write_twin(
-        args.out,
-        train=args.train,
-        test=args.test,
-        seed=args.seed,
-        colours=args.colours,
-        quiet=args.quiet,
-    )
+    sizes = {"train": args.train, "test": args.test, "seed": args.seed, "quiet": args.quiet}
+    sizes = {name: value for name, value in sizes.items() if value is not None}
+    if args.name == "birds":
+        folder = birds.write_twin(args.out, **{"train": 1_500, "test": 700, "classes": 12, **sizes})
+    else:
+        sizes = {"train": 30_000, "test": 5_000, **sizes}
+        folder = house_numbers.write_twin(args.out, colours=args.colours, **sizes)
     print(f"{folder}\nname it to other commands as: RAMLIB_DATA={folder}")
 
 
@@ -293,12 +292,12 @@ def parser() -> argparse.ArgumentParser:
     )
 
     sub = command("data", data, "write a synthetic twin of a data set")
-    sub.add_argument("name", choices=("house-numbers",), help="of the data set")
+    sub.add_argument("name", choices=("birds", "house-numbers"), help="of the data set")
     sub.add_argument("--out", type=as_path, required=True, help="a folder that is not there yet")
-    sub.add_argument("--train", type=whole(2), default=30_000, help="images in train (30000)")
-    sub.add_argument("--test", type=whole(1), default=5_000, help="images in test (5000)")
+    sub.add_argument("--train", type=whole(2), help="images in train (birds 1500, numbers 30000)")
+    sub.add_argument("--test", type=whole(1), help="images in test (birds 700, numbers 5000)")
     sub.add_argument("--seed", type=whole(0), default=0, help="of all images (0)")
-    sub.add_argument("--colours", type=whole(2), help="in each file's palette; else all of them")
+    sub.add_argument("--colours", type=whole(2), help="in a palette, for house numbers; else all")
     sub.add_argument("--quiet", **quiet)
     return top
 

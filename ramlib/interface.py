@@ -78,6 +78,10 @@ class Classifier(nn.Module, ABC):
         """The loss of a batch, which a training step lowers."""
         return self.loss(self(images), labels)
 
+    def learn(self, batch: Any, update: int) -> Float[Tensor, ""]:
+        """The loss of step `update`, from 0; the batch holds all that its task hands out."""
+        return self.objective(batch.images, batch.labels)
+
     def adapt(self, task: Any) -> None:
         """Take from a task's training images what is not learnt by gradient; here, nothing."""
 

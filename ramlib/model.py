@@ -203,7 +203,7 @@ class RecurrentAttentionModel(Classifier):
             looks.append(look)
         return looks
 
-    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    def preprocess(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B c h w"]:
         """What the looks are taken from: in mixed precision, its type, once and for all looks."""
         images = self.prepare(images)
         device = images.device.type

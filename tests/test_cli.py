@@ -432,3 +432,6 @@ def test_the_commands_of_the_twin_expand_it_too(workshop, monkeypatch):
     assert (workshop / "home/twin/train/1.png").exists()
     monkeypatch.setenv("RAMLIB_DATA", "~")
     assert HouseNumbers("twin").root == workshop / "home/twin"
+    sizes = ("--train=12", "--test=12", "--quiet")
+    assert ramlib("data", "birds", "--out=~/birds", *sizes) == 0
+    assert (workshop / "home/birds/bounding_boxes.txt").exists()

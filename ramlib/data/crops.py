@@ -34,6 +34,8 @@ Mode = Literal["L", "RGB"]  # Pillow's words for grey and for colours
 # Part of the cache's key: raise it when a crop would come out differently.
 _VERSION = 1
 _CHUNK = 1_000
+# By mode, Pillow's numbers of a filter: bilinear, and bicubic, as networks of ImageNet expect it.
+_FILTERS = {"L": 2, "RGB": 3}
 
 
 def expand_boxes(boxes: Float[np.ndarray, "n 4"], share: float) -> Float64[np.ndarray, "n 4"]:
@@ -90,7 +92,7 @@ def cut(
         f"crops: the box {box.round(1).tolist()} lies outside {path}, whose size is "
         f"{photograph.size}",
     )
-    square = photograph.resize((side, side), pil.Resampling.BILINEAR, box=tuple(frame))
+    square = photograph.resize((side, side), _FILTERS[mode], box=tuple(frame))
     return np.asarray(square), frame
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 
-from ramlib.experiments import baselines, digit, house_numbers, pairs
+from ramlib.experiments import baselines, birds, digit, house_numbers, pairs
 from ramlib.experiments.recipe import Group, Recipe, Table
 
-_TASKS = (digit, pairs, house_numbers, baselines)
+_TASKS = (digit, pairs, house_numbers, birds, baselines)
 
 RECIPES: dict[str, Recipe] = {name: r for task in _TASKS for name, r in task.RECIPES.items()}
 TABLES: dict[str, Table] = {number: t for task in _TASKS for number, t in task.TABLES.items()}

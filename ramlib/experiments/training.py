@@ -82,8 +82,8 @@ class Training(pl.LightningModule):
         if recipe.guide is not None:
             self.model.follow(weights.load(recipe.guide, runs=runs))
         self.model.adapt(recipe.task)
-        objective = self.model.objective
-        self.objective = torch.compile(objective) if compiled else objective
+        learn = self.model.learn
+        self.learn = torch.compile(learn) if compiled else learn
 
     def sample(self, count: int, split: str, seed: int):
         """A batch made on this process's device, from `seed` alone."""
@@ -97,7 +97,8 @@ class Training(pl.LightningModule):
         seed = (self.recipe.seed << 32) + step
         torch.manual_seed(seed)  # dropout and grid noise
         batch = self.sample(self.recipe.batch // self.trainer.world_size, "train", seed)
-        loss = self.objective(batch.images.to(self.dtype), batch.labels)
+        batch = batch._replace(images=batch.images.to(self.dtype))
+        loss = self.learn(batch, self.global_step)
         self.log("loss", loss, prog_bar=True)
         return loss
 

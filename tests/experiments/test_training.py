@@ -281,7 +281,7 @@ def test_what_is_compiled_is_the_loss(tmp_path, monkeypatch):
     plain, _ = tiny.train(short, tmp_path / "plain")
     assert compiled == []
     module, _ = tiny.train(short, tmp_path / "compiled", compiled=True)
-    assert compiled == [module.model.objective]
+    assert compiled == [module.model.learn]
     loss, doubled = (one.trainer.logged_metrics["loss"] for one in (plain, module))
     assert doubled == pytest.approx(2 * loss)
 
