@@ -254,7 +254,7 @@ def photographs_needed(gains: Float[Tensor, "seeds n"], gain: float = 0.012) -> 
 def overlap(boxes: Float[Tensor, "seeds n 4"], truth: Float[Tensor, "n 4"]) -> dict[str, Any]:
     """IoU, IoU above one half, centre inside, and the share of the bird's box that is covered."""
     shared, half, centre, covered = [], [], [], []
-    for own in boxes:
+    for own in boxes.clamp(0, SIDE):
         ious = iou(own, truth)
         area = (own[:, 2:] - own[:, :2]).prod(1) + (truth[:, 2:] - truth[:, :2]).prod(1)
         shared.append(ious)

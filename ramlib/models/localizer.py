@@ -4,8 +4,8 @@ The model is that of `model.py` on frozen feature maps, with three changes that 
 Semeniuta & Barth (2016) makes against overfitting: there is no context network, the classifier
 reads the glimpse network instead of the memory, and its last layer forgets all now and then.
 
-Cross-entropy alone hardly pulls a window onto a bird: from far away the loss is flat. So training
-may also charge a window for *class evidence* that it leaves outside, and for its area. Evidence is
+Near the bird, where windows begin, cross-entropy hardly changes with the window. So training may
+also charge a window for *class evidence* that it leaves outside, and for its area. Evidence is
 made of labels by LayerCAM, while training only; no box is ever seen, and no label when it is used.
 """
 
