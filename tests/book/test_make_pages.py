@@ -14,7 +14,7 @@ from make_pages import read_equations as read
 
 import ramlib
 from ramlib import experiments
-from ramlib.experiments import records, trials
+from ramlib.experiments import localisation, records, trials
 
 PAPERS, ROWS, MISSING = read()
 
@@ -112,6 +112,7 @@ class TestClaims:
         known = {
             *experiments.RECIPES,
             *(r.name for g in experiments.GROUPS.values() for r in g.recipes),
+            *localisation.read_rows(),
         }
         for claim in self.CLAIMS:
             for key in ("of", "over"):
