@@ -50,9 +50,9 @@ class BirdBatch(NamedTuple):
 class Listing(NamedTuple):
     """What the five lists of a folder say, image by image."""
 
-    root: Path
+    root: os.PathLike
     classes: list[str]
-    paths: list[Path]
+    paths: list[os.PathLike]
     labels: Int64[np.ndarray, " n"]
     boxes: Float[np.ndarray, "n 4"]  # xyxy in pixels of the photograph
     training: Int64[np.ndarray, " n"]  # 1 for the official training images, 0 for the test's

@@ -281,8 +281,8 @@ def pull(task: BirdMaps, model: Localizer, split: Split = "validation") -> list[
         split: the photographs.
 
     Returns:
-        For each distance of the window's centre from the bird's, in shares of the photograph: the
-        mean cross-entropy, and the mean evidence outside.
+        A row for each distance between the centres of window and bird, in shares of the photograph,
+        with the mean cross-entropy and the mean evidence outside.
     """
     batches = [(batch, model.looks(batch.images, noisy=False)) for batch in task.batches(split)]
     rows = []
