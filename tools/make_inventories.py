@@ -25,6 +25,7 @@ PYTHON = [
         (name, "py:class", "library/pathlib.html#pathlib.Path")
         for name in ("pathlib.Path", "pathlib._local.Path")  # where Python 3.13 defines it
     ),
+    ("os.PathLike", "py:class", "library/os.html#$"),
     ("collections.abc.Callable", "py:class", "library/collections.abc.html#$"),
     ("collections.abc.Iterable", "py:class", "library/collections.abc.html#$"),
     ("collections.abc.Iterator", "py:class", "library/collections.abc.html#$"),
