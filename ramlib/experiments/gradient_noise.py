@@ -184,16 +184,17 @@ STATES = (
 FILE = records.FOLDER / "trials" / "gradient-noise.json"
 
 
-def run(runs: Path, file: Path = FILE, **budget: int) -> list[dict[str, Any]]:
+def run(runs: Path, file: Path | None = None, **budget: int) -> list[dict[str, Any]]:
     """Measure all states at all sigmas, and write the rows to `file`.
 
     Rows that the file holds already are not measured again.
 
     Args:
         runs: folder of training runs, with those of `STATES`.
-        file: what is written.
+        file: what is written; the file that ships when left out.
         budget: of `measure_noise`.
     """
+    file = file or FILE
     rows = read(file)
     done = {(row["state"], row["sigma"]) for row in rows}
     last = experiments.get(STATES[-1][0])
@@ -210,8 +211,9 @@ def run(runs: Path, file: Path = FILE, **budget: int) -> list[dict[str, Any]]:
     return rows
 
 
-def read(file: Path = FILE) -> list[dict[str, Any]]:
+def read(file: Path | None = None) -> list[dict[str, Any]]:
     """The rows that were measured so far; none if nothing was."""
+    file = file or FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
 
 
