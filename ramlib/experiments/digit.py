@@ -27,7 +27,7 @@ DIGIT_CONTEXT = RAMConfig(context=True, window=Window(0.35, 0.12, 0.5), supervis
 RECIPES = by_name(
     Recipe(
         name="quick",
-        row="Ours, with context, trained for two minutes",
+        row="Ours, with context, trained briefly",
         task=ClutteredDigits("digit"),
         model=DIGIT_CONTEXT,
         updates=1_500,
